@@ -1,0 +1,291 @@
+"""Model configuration, with the field names of the released `config.json`.
+
+`Config` says everything about the architecture of a DeepSeek V2 or V3 model and nothing about
+training. The presets hold the published sizes (V3: arXiv 2412.19437 §4.2 and the released
+configuration; V2 and V2-Lite: arXiv 2405.04434 §3.1.2 and appendix B.1).
+
+Departures from the released file: keys that do not describe the architecture (`torch_dtype`,
+`quantization_config`, ...) are not kept, and a value that contradicts another one is refused.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+ScoringFunc = Literal["softmax", "sigmoid"]
+TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """YaRN settings, the `rope_scaling` object of the released file."""
+
+    factor: float
+    original_max_position_embeddings: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    mscale: float = 1.0
+    mscale_all_dim: float = 1.0
+    type: Literal["yarn"] = "yarn"
+
+    def __post_init__(self) -> None:
+        if self.type != "yarn":
+            raise ValueError(f"rope_scaling.type must be 'yarn', got {self.type!r}")
+        _positive(self, "original_max_position_embeddings")
+        if self.factor < 1:
+            raise ValueError(f"rope_scaling.factor must be at least 1, got {self.factor}")
+        if not self.beta_fast > self.beta_slow > 0:
+            raise ValueError(
+                "rope_scaling.beta_fast must be larger than beta_slow and both positive, got "
+                f"beta_fast={self.beta_fast}, beta_slow={self.beta_slow}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Architecture of one model; sizes count elements, not bytes.
+
+    The symbols of the V3 report stand beside the fields. `Config(...)` raises ValueError naming
+    the field when a value is out of range or contradicts another one.
+
+        >>> tiny = dataclasses.replace(TINY, n_routed_experts=32)
+    """
+
+    vocab_size: int  # V
+    hidden_size: int  # d
+    num_hidden_layers: int  # L
+    # feed-forward
+    intermediate_size: int  # inner size of a dense layer
+    first_k_dense_replace: int = 0  # how many leading layers are dense
+    moe_intermediate_size: int  # inner size of one expert
+    n_shared_experts: int = 0  # N_s
+    n_routed_experts: int  # N_r
+    num_experts_per_tok: int  # K_r
+    scoring_func: ScoringFunc = "sigmoid"
+    topk_method: TopkMethod = "noaux_tc"  # noaux_tc: with a selection bias per expert
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.0
+    n_group: int = 1  # groups of experts (a node each in V3, a device in V2)
+    topk_group: int = 1  # M, how many groups a token may use
+    # attention
+    num_attention_heads: int  # n_h
+    q_lora_rank: int | None  # d'_c; None: queries are not compressed
+    kv_lora_rank: int  # d_c
+    qk_nope_head_dim: int  # d_h
+    qk_rope_head_dim: int  # d_h^R
+    v_head_dim: int
+    rope_theta: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    max_position_embeddings: int = 4096
+    # the rest
+    num_nextn_predict_layers: int = 0  # D, multi-token prediction modules
+    rms_norm_eps: float = 1e-6
+    initializer_range: float = 0.006
+
+    def __post_init__(self) -> None:
+        _positive(
+            self,
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "intermediate_size",
+            "moe_intermediate_size",
+            "n_routed_experts",
+            "num_experts_per_tok",
+            "n_group",
+            "topk_group",
+            "num_attention_heads",
+            "kv_lora_rank",
+            "qk_nope_head_dim",
+            "qk_rope_head_dim",
+            "v_head_dim",
+            "max_position_embeddings",
+        )
+        if self.q_lora_rank is not None:
+            _positive(self, "q_lora_rank")
+        for name in ("first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+        for name in ("routed_scaling_factor", "rope_theta", "rms_norm_eps", "initializer_range"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for name, kind in (("scoring_func", ScoringFunc), ("topk_method", TopkMethod)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
+                )
+        if self.first_k_dense_replace > self.num_hidden_layers:
+            raise ValueError(
+                f"first_k_dense_replace ({self.first_k_dense_replace}) must not exceed "
+                f"num_hidden_layers ({self.num_hidden_layers})"
+            )
+        if self.qk_rope_head_dim % 2:
+            raise ValueError(f"qk_rope_head_dim must be even, got {self.qk_rope_head_dim}")
+        self._check_groups()
+
+    def _check_groups(self) -> None:
+        if self.n_routed_experts % self.n_group:
+            raise ValueError(
+                f"n_group ({self.n_group}) must divide n_routed_experts ({self.n_routed_experts})"
+            )
+        if self.topk_group > self.n_group:
+            raise ValueError(
+                f"topk_group ({self.topk_group}) must not exceed n_group ({self.n_group})"
+            )
+        if self.topk_method == "greedy" and self.n_group > 1:
+            raise ValueError(f"topk_method 'greedy' knows no groups, but n_group is {self.n_group}")
+        group_size = self.n_routed_experts // self.n_group
+        if self.topk_method == "noaux_tc" and self.n_group > 1 and group_size < 2:
+            raise ValueError(
+                "topk_method 'noaux_tc' scores a group by its two best experts, but n_group "
+                f"({self.n_group}) leaves {group_size} expert per group"
+            )
+        reachable = self.topk_group * group_size
+        if self.num_experts_per_tok > reachable:
+            raise ValueError(
+                f"num_experts_per_tok ({self.num_experts_per_tok}) must not exceed the {reachable} "
+                f"experts of the {self.topk_group} selected groups"
+            )
+
+    @property
+    def qk_head_dim(self) -> int:
+        """Width of a query or key head, content and position part together."""
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @classmethod
+    def from_json(cls, source: str | Path | Mapping[str, Any]) -> "Config":
+        """Read a released `config.json` (a path, or its parsed content).
+
+        Keys that do not describe the architecture are ignored; a missing one raises KeyError.
+
+            >>> Config.from_json("DeepSeek-V3/config.json").kv_lora_rank
+            512
+        """
+        raw = source if isinstance(source, Mapping) else json.loads(Path(source).read_text("utf8"))
+        values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
+        for name in ("n_group", "topk_group", "n_shared_experts"):
+            if values.get(name, 0) is None:  # a file without groups says null
+                del values[name]
+        if values.get("rope_scaling") is not None:
+            known = {f.name for f in fields(RopeScaling)}
+            values["rope_scaling"] = RopeScaling(
+                **{k: v for k, v in values["rope_scaling"].items() if k in known}
+            )
+        missing = [f.name for f in fields(cls) if f.name not in values and f.default is _NO_DEFAULT]
+        if missing:
+            raise KeyError(f"config.json lacks {missing}")
+        return cls(**values)
+
+
+_NO_DEFAULT = next(f.default for f in fields(Config) if f.name == "vocab_size")
+
+
+def _positive(config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+            raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+
+
+_YARN = RopeScaling(factor=40.0, original_max_position_embeddings=4096)
+
+DEEPSEEK_V3 = Config(
+    vocab_size=129280,
+    hidden_size=7168,
+    num_hidden_layers=61,
+    intermediate_size=18432,
+    first_k_dense_replace=3,
+    moe_intermediate_size=2048,
+    n_shared_experts=1,
+    n_routed_experts=256,
+    num_experts_per_tok=8,
+    routed_scaling_factor=2.5,
+    n_group=8,
+    topk_group=4,
+    num_attention_heads=128,
+    q_lora_rank=1536,
+    kv_lora_rank=512,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+    rope_scaling=_YARN,
+    max_position_embeddings=163840,
+    num_nextn_predict_layers=1,
+)
+
+DEEPSEEK_V2 = Config(
+    vocab_size=102400,
+    hidden_size=5120,
+    num_hidden_layers=60,
+    intermediate_size=12288,
+    first_k_dense_replace=1,
+    moe_intermediate_size=1536,
+    n_shared_experts=2,
+    n_routed_experts=160,
+    num_experts_per_tok=6,
+    scoring_func="softmax",
+    topk_method="group_limited_greedy",
+    norm_topk_prob=False,
+    routed_scaling_factor=16.0,
+    n_group=8,
+    topk_group=3,
+    num_attention_heads=128,
+    q_lora_rank=1536,
+    kv_lora_rank=512,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+    rope_scaling=RopeScaling(
+        factor=40.0, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
+    ),
+    max_position_embeddings=163840,
+)
+
+# The sources used here give no long-context settings for V2-Lite: 4,096 positions, no YaRN.
+DEEPSEEK_V2_LITE = Config(
+    vocab_size=102400,
+    hidden_size=2048,
+    num_hidden_layers=27,
+    intermediate_size=10944,
+    first_k_dense_replace=1,
+    moe_intermediate_size=1408,
+    n_shared_experts=2,
+    n_routed_experts=64,
+    num_experts_per_tok=6,
+    scoring_func="softmax",
+    topk_method="greedy",
+    norm_topk_prob=False,
+    num_attention_heads=16,
+    q_lora_rank=None,
+    kv_lora_rank=512,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+)
+
+# Every mechanism of V3 at a size that trains on a laptop: one byte is one token.
+TINY = Config(
+    vocab_size=256,
+    hidden_size=64,
+    num_hidden_layers=3,
+    intermediate_size=192,
+    first_k_dense_replace=1,
+    moe_intermediate_size=32,
+    n_shared_experts=1,
+    n_routed_experts=16,
+    num_experts_per_tok=4,
+    routed_scaling_factor=2.5,
+    n_group=4,
+    topk_group=2,
+    num_attention_heads=4,
+    q_lora_rank=48,
+    kv_lora_rank=32,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=8,
+    v_head_dim=16,
+    max_position_embeddings=512,
+    num_nextn_predict_layers=1,
+)
