@@ -2,6 +2,8 @@
 
 import jaxtyping
 
+import dsnotes.config  # before the hook: it checks its own values, and tests hand it wrong types
+
 jaxtyping.install_import_hook("dsnotes", "beartype.beartype")
 
 import pytest  # noqa: E402  (torch and dsnotes must be imported after the hook)

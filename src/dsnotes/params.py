@@ -1,0 +1,133 @@
+"""How many parameters a model has and how many of them one token uses, from its configuration.
+
+Every count is a product of the shapes of one weight, so the table can be read beside the released
+checkpoint (V3 report §4.2, README_WEIGHTS of the release). The selection bias of the router is
+counted as stored: it is a buffer of the checkpoint, not a trained weight.
+
+Departure: the published "activated" figures leave out the embedding, which is a look-up of one row,
+and count the output head (37B for V3, 21B for V2, 2.4B for V2-Lite). `Count.activated` keeps to
+that convention; `released_stored` says what the files hold, duplicates of the MTP module included.
+"""
+
+from dataclasses import dataclass
+
+from dsnotes.config import Config
+
+
+@dataclass(frozen=True)
+class Count:
+    """Parameters of one part of the model, over all its layers.
+
+    `total` is what is stored, `activated` what enters the computation of one token.
+    """
+
+    name: str
+    total: int
+    activated: int
+
+
+def attention(config: Config) -> int:
+    """Parameters of one MLA block: W^DQ, W^UQ+W^QR, W^DKV+W^KR, W^UK+W^UV, W^O, two norms.
+
+    >>> attention(DEEPSEEK_V3)
+    187107328
+    """
+    c = config
+    query_width = c.num_attention_heads * c.qk_head_dim
+    if c.q_lora_rank is None:
+        query = c.hidden_size * query_width
+    else:
+        query = c.q_lora_rank * (c.hidden_size + query_width) + c.q_lora_rank  # + q_a_layernorm
+    key_value = c.hidden_size * (c.kv_lora_rank + c.qk_rope_head_dim) + c.kv_lora_rank
+    key_value += c.kv_lora_rank * c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
+    output = c.num_attention_heads * c.v_head_dim * c.hidden_size
+    return query + key_value + output
+
+
+def swiglu(hidden_size: int, intermediate_size: int) -> int:
+    """Parameters of one SwiGLU block: gate, up and down projection.
+
+    >>> swiglu(7168, 2048)  # one expert of V3
+    44040192
+    """
+    return 3 * hidden_size * intermediate_size
+
+
+def router(config: Config) -> int:
+    """Parameters of one router: a row per expert and, with `noaux_tc`, a selection bias each."""
+    bias = config.n_routed_experts if config.topk_method == "noaux_tc" else 0
+    return config.n_routed_experts * config.hidden_size + bias
+
+
+def moe_layer(config: Config) -> Count:
+    """One MoE feed-forward: router, routed and shared experts.
+
+    >>> moe_layer(DEEPSEEK_V3).activated
+    398196992
+    """
+    expert = swiglu(config.hidden_size, config.moe_intermediate_size)
+    shared = config.n_shared_experts * expert
+    return Count(
+        "MoE",
+        config.n_routed_experts * expert + shared + router(config),
+        config.num_experts_per_tok * expert + shared + router(config),
+    )
+
+
+def breakdown(config: Config) -> list[Count]:
+    """Parameters of the main model by part; their sums are the published sizes.
+
+    >>> sum(c.total for c in breakdown(DEEPSEEK_V3))
+    671026419200
+    >>> sum(c.activated for c in breakdown(DEEPSEEK_V3))
+    36625618432
+    """
+    c = config
+    n_moe = c.num_hidden_layers - c.first_k_dense_replace
+    expert = swiglu(c.hidden_size, c.moe_intermediate_size)
+    embedding = c.vocab_size * c.hidden_size
+
+    def always_on(name: str, size: int) -> Count:
+        return Count(name, size, size)
+
+    return [
+        Count("embedding", embedding, 0),
+        always_on("attention", c.num_hidden_layers * attention(c)),
+        always_on(
+            "dense feed-forward",
+            c.first_k_dense_replace * swiglu(c.hidden_size, c.intermediate_size),
+        ),
+        Count(
+            "routed experts",
+            n_moe * c.n_routed_experts * expert,
+            n_moe * c.num_experts_per_tok * expert,
+        ),
+        always_on("shared experts", n_moe * c.n_shared_experts * expert),
+        always_on("routers", n_moe * router(c)),
+        always_on("norms", (2 * c.num_hidden_layers + 1) * c.hidden_size),
+        always_on("output head", embedding),
+    ]
+
+
+def mtp_module(config: Config) -> int:
+    """Parameters of one MTP module that the main model does not have: eh_proj, three norms and one
+    MoE layer (V3 eq. 21-22; `shared_head.norm` is in the checkpoint only).
+
+    >>> mtp_module(DEEPSEEK_V3)
+    11610068224
+    """
+    d = config.hidden_size
+    layer = attention(config) + moe_layer(config).total + 2 * d
+    return 2 * d * d + 3 * d + layer
+
+
+def released_stored(config: Config) -> int:
+    """Elements in the released files without quantisation scales: the main model, and for every
+    MTP module its own copy of embedding and head.
+
+    >>> released_stored(DEEPSEEK_V3)
+    684489845504
+    """
+    duplicates = 2 * config.vocab_size * config.hidden_size
+    main = sum(part.total for part in breakdown(config))
+    return main + config.num_nextn_predict_layers * (mtp_module(config) + duplicates)

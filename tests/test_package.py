@@ -1,0 +1,87 @@
+"""The package as its user meets it: the cost of an import, the wheel, the look of figures."""
+
+import subprocess
+import sys
+import tomllib
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import dsnotes
+
+ROOT = Path(__file__).parent.parent
+
+
+def _run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return done.stdout.strip()
+
+
+def test_import_loads_neither_torch_nor_matplotlib() -> None:
+    loaded = _run("import sys, dsnotes, dsnotes.config; print('torch' in sys.modules, "
+                  "'matplotlib' in sys.modules, 'numpy' in sys.modules)")  # fmt: skip
+    assert loaded == "False False False"
+
+
+def test_submodules_are_loaded_on_first_use() -> None:
+    assert _run("import dsnotes; print(dsnotes.config.TINY.hidden_size)") == "64"
+    with pytest.raises(AttributeError, match="has no attribute 'mixture'"):
+        _ = dsnotes.mixture
+    assert "config" in dir(dsnotes)
+
+
+def test_version_is_stated_once_and_the_same() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+    assert project["version"] == dsnotes.__version__
+
+
+def test_wheel_carries_the_font_and_the_data(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--wheel-dir", str(tmp_path), str(ROOT)],
+        check=True, timeout=300,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    packaged = {
+        p.relative_to(ROOT / "src").as_posix()
+        for p in (ROOT / "src" / "dsnotes").rglob("*")
+        if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert packaged <= names, f"not in the wheel: {sorted(packaged - names)}"
+
+
+def test_chinese_labels_have_glyphs(tmp_path: Path) -> None:
+    from dsnotes import plot
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a missing glyph is a warning
+        plot.use_style()
+        from matplotlib.figure import Figure
+
+        figure = Figure()
+        axes = figure.add_subplot()
+        axes.set_title("无辅助损失均衡：专家负载 $\\mathrm{MaxVio}$（越低越好）—— 128×128 ≤ ½")
+        axes.set_xlabel("训练步数 $t$，偏置 $b_i$")
+        axes.plot([-1, 1], [-1, 1])
+        figure.savefig(tmp_path / "a.svg", metadata={"Date": None})
+        figure.savefig(tmp_path / "b.svg", metadata={"Date": None})
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+    svg = (tmp_path / "a.svg").read_text("utf8")
+    assert "<text" not in svg, "text must be drawn as paths"
+
+
+def test_a_character_outside_the_font_is_noticed(tmp_path: Path) -> None:
+    from dsnotes import plot
+
+    plot.use_style()
+    from matplotlib.figure import Figure
+
+    figure = Figure()
+    figure.add_subplot().set_title("𠮷")  # beyond GB 2312: the check above can fail
+    with pytest.warns(UserWarning, match="missing from font"):
+        figure.savefig(tmp_path / "c.svg")
