@@ -1,0 +1,254 @@
+"""Mixture of experts: every token is sent to a few of many small feed-forward networks.
+
+A gate scores all routed experts for a token and keeps the K best; the token's output is their
+weighted sum plus the shared experts, which see every token. No token is ever dropped.
+
+Equations
+    V3 (arXiv 2412.19437) §2.1.2: (12) sum of experts, (13) normalised gate values, (15) sigmoid
+        affinity, (16) top-K over affinity plus bias; the paragraph "Node-Limited Routing"
+    V2 (arXiv 2405.04434) §2.1.2 (21) and V1 (arXiv 2401.06066) §3.2 (10): softmax gate
+    V1 §3.1 (6)-(8) fine-grained segmentation, §3.2 (9)-(11) shared expert isolation
+
+Departures
+    Eq. (12) adds the residual u_t; here the decoder layer does, as in the released code.
+    `routed_scaling_factor` multiplies the gate values; the papers do not print it, the released
+    code does. Eq. (13) gets 1e-20 in the denominator, so that affinities that all underflow to
+    zero give zero instead of 0/0.
+    The gate computes in float32 at least, also under autocast and in a bfloat16 model: in
+    bfloat16 many tokens would choose other experts.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dsnotes.config import Config
+
+
+class Routing(NamedTuple):
+    """Where every token goes, for T tokens, K of E experts each."""
+
+    indices: Int[Tensor, "tokens k"]  # the chosen experts
+    weights: Float[Tensor, "tokens k"]  # g, what multiplies the output of each chosen expert
+    scores: Float[Tensor, "tokens experts"]  # s, the affinities, without bias
+
+
+class Gate(nn.Module):
+    """Scores the routed experts for every token and chooses K of them (V3 eq. 13, 15, 16).
+
+    `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" there is also the buffer
+    `e_score_correction_bias` (b_i): it takes part in the choice and in nothing else, gets no
+    gradient, and is moved by `dsnotes.balance`.
+
+        >>> indices, weights, scores = Gate(TINY)(torch.randn(5, TINY.hidden_size))
+        >>> indices.shape
+        torch.Size([5, 4])
+    """
+
+    e_score_correction_bias: Tensor | None
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        nn.init.normal_(self.weight, std=config.initializer_range)
+        with_bias = config.topk_method == "noaux_tc"
+        bias = torch.zeros(config.n_routed_experts, dtype=torch.float32) if with_bias else None
+        self.register_buffer("e_score_correction_bias", bias)
+
+    def forward(self, x: Float[Tensor, "tokens hidden"]) -> Routing:
+        """Route tokens (T, D); raises ValueError or TypeError when x is not (T, hidden_size)."""
+        _check_input(x, hidden_size=self.config.hidden_size)
+        scores = self._affinity(x)
+        indices = self._choose(scores.detach())
+        weights = scores.gather(1, indices)  # (16): the value is s, without the bias
+        if self.config.norm_topk_prob:
+            weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-20)  # (13)
+        return Routing(indices, weights * self.config.routed_scaling_factor, scores)
+
+    def _affinity(self, x: Tensor) -> Tensor:
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            logits = F.linear(x.to(dtype), self.weight.to(dtype))  # u_t . e_i
+        if self.config.scoring_func == "sigmoid":
+            return logits.sigmoid()  # (15)
+        return logits.softmax(dim=1)  # V2 (21), V1 (10)
+
+    def _choose(self, scores: Tensor) -> Tensor:
+        """The K best experts of each token (16), inside its best groups when there are groups."""
+        config = self.config
+        if self.e_score_correction_bias is not None:
+            scores = scores + self.e_score_correction_bias
+        if config.n_group > 1:
+            groups = scores.unflatten(1, (config.n_group, -1))
+            # V3: a group counts as the sum of its two best experts; V2: as its best one
+            best = 2 if config.topk_method == "noaux_tc" else 1
+            group_scores = groups.topk(best, dim=2).values.sum(dim=2)
+            kept = group_scores.topk(config.topk_group, dim=1).indices
+            closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, kept, False)
+            # -inf, not 0: a biased score may be negative and would lose against a closed group
+            scores = groups.masked_fill(closed[..., None], -math.inf).flatten(1)
+        return scores.topk(config.num_experts_per_tok, dim=1).indices
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Gate":
+        """Casting the model to bfloat16 leaves the bias in float32: steps of 0.001 would vanish."""
+        before = self.e_score_correction_bias
+        super()._apply(fn, recurse)
+        after = self.e_score_correction_bias
+        if before is not None and after is not None and after.itemsize < 4:
+            self.e_score_correction_bias = before.to(after.device)
+        return self
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward network: down(silu(gate(x)) * up(x)).
+
+    >>> MLP(64, 32)(torch.randn(5, 64)).shape
+    torch.Size([5, 64])
+    """
+
+    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
+        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+
+    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Map (..., hidden_size) to the same shape."""
+        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return y
+
+
+class MoE(nn.Module):
+    """Routed experts, weighted by the gate, plus shared experts for every token (V3 eq. 12).
+
+    After each call `routing` holds the `Routing` of that call, tokens flattened: the balancing
+    losses and the bias update need it.
+
+        >>> moe = MoE(TINY)
+        >>> moe(torch.randn(2, 7, TINY.hidden_size)).shape, moe.routing.indices.shape
+        (torch.Size([2, 7, 64]), torch.Size([14, 4]))
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.moe_intermediate_size
+        self.gate = Gate(config)
+        self.experts = nn.ModuleList(MLP(hidden, inner) for _ in range(config.n_routed_experts))
+        self.shared_experts = (
+            MLP(hidden, config.n_shared_experts * inner) if config.n_shared_experts else None
+        )
+        self.routing: Routing | None = None
+
+    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
+        """Map (..., hidden_size) to the same shape; bad input raises as in `Gate.forward`."""
+        _check_input(x, hidden_size=self.gate.config.hidden_size)
+        tokens = x.reshape(-1, x.shape[-1])
+        self.routing = self.gate(tokens)
+        y = self._routed(tokens, self.routing)
+        if self.shared_experts is not None:
+            y = y + self.shared_experts(tokens)
+        return y.view_as(x)
+
+    def _routed(self, x: Tensor, routing: Routing) -> Tensor:
+        """Sum of g_i FFN_i(x) over the chosen experts, each expert called once.
+
+        A slot is one (token, choice) pair. Sorted by expert, the slots of an expert are one
+        contiguous block, so that it does one matrix product for all its tokens.
+        """
+        slot_expert = routing.indices.flatten()
+        order = slot_expert.argsort(stable=True)
+        token = order // routing.indices.shape[1]
+        load = slot_expert.bincount(minlength=len(self.experts)).tolist()
+        blocks = zip(self.experts, x[token].split(load), strict=True)
+        out = torch.cat([expert(block) for expert, block in blocks])
+        out = out * routing.weights.flatten()[order, None]
+        return torch.zeros_like(x).index_add(0, token, out.to(x.dtype))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles go without `routing`: it hangs on a graph, which cannot be copied."""
+        return self.__dict__ | {"routing": None}
+
+
+def segment(config: Config, *, m: int) -> Config:
+    """Fine-grained segmentation (V1 §3.1): m times the experts, each 1/m as wide, m times active.
+
+    Parameters and FLOPs of the experts stay the same, shared ones included; only the gate grows.
+    Raises ValueError when m is not a positive whole number that divides moe_intermediate_size.
+
+        >>> fine = segment(TINY, m=2)
+        >>> fine.n_routed_experts, fine.moe_intermediate_size, fine.num_experts_per_tok
+        (32, 16, 8)
+    """
+    if not isinstance(m, int) or m < 1 or config.moe_intermediate_size % m:
+        raise ValueError(
+            "m must be a positive whole number that divides moe_intermediate_size "
+            f"({config.moe_intermediate_size}), got {m!r}"
+        )
+    return dataclasses.replace(
+        config,
+        n_routed_experts=m * config.n_routed_experts,
+        n_shared_experts=m * config.n_shared_experts,
+        moe_intermediate_size=config.moe_intermediate_size // m,
+        num_experts_per_tok=m * config.num_experts_per_tok,
+    )
+
+
+def isolate_shared(config: Config, *, n: int) -> Config:
+    """Shared expert isolation (V1 §3.2): n of the active routed experts become shared ones.
+
+    Parameters and FLOPs stay the same. Raises ValueError when n is not a whole number from 0 to
+    num_experts_per_tok - 1.
+
+        >>> isolated = isolate_shared(config, n=1)  # 64 experts, 8 active
+        >>> isolated.n_shared_experts, isolated.n_routed_experts, isolated.num_experts_per_tok
+        (1, 63, 7)
+    """
+    if not isinstance(n, int) or not 0 <= n < config.num_experts_per_tok:
+        raise ValueError(
+            "n must be a whole number from 0 to num_experts_per_tok - 1 "
+            f"({config.num_experts_per_tok - 1}), got {n!r}"
+        )
+    return dataclasses.replace(
+        config,
+        n_shared_experts=config.n_shared_experts + n,
+        n_routed_experts=config.n_routed_experts - n,
+        num_experts_per_tok=config.num_experts_per_tok - n,
+    )
+
+
+def expert_combinations(config: Config) -> int:
+    """How many different sets of routed experts a token can be sent to (V1 §3.1).
+
+    C(N, K) without groups. With groups only the sets that touch at most topk_group groups count;
+    those that touch all of j given groups are counted by inclusion and exclusion.
+
+        >>> expert_combinations(config)  # 16 experts, 2 active
+        120
+    """
+    k, group_size = config.num_experts_per_tok, config.n_routed_experts // config.n_group
+
+    def touching_all(j: int) -> int:
+        return sum(
+            (-1) ** (j - i) * math.comb(j, i) * math.comb(i * group_size, k) for i in range(j + 1)
+        )
+
+    return sum(
+        math.comb(config.n_group, j) * touching_all(j) for j in range(1, config.topk_group + 1)
+    )
+
+
+def _check_input(x: Tensor, *, hidden_size: int) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"x must hold floating-point numbers, got dtype {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] != hidden_size:
+        raise ValueError(
+            f"x must have hidden_size ({hidden_size}) as its last dimension, "
+            f"got shape {tuple(x.shape)}"
+        )
