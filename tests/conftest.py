@@ -2,7 +2,7 @@
 
 import jaxtyping
 
-import dsnotes.config  # before the hook: it checks its own values, and tests hand it wrong types
+import dsnotes.config  # noqa: F401  (before the hook: its tests hand it wrong types on purpose)
 
 jaxtyping.install_import_hook("dsnotes", "beartype.beartype")
 

@@ -1,0 +1,62 @@
+# All that is installed lives in .venv; every target can be called again at any time.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+BUILD  := $(BIN)/jupyter-book build . -W -n --keep-going --all
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint format bench experiments serve lab wheel clean distclean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "dsnotes needs Python 3.11 or newer; set it with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[book,test,lint]'
+	@touch $@
+
+book: $(READY)  ## run all notebooks and build the book into _build/html
+	$(BUILD)
+	@echo; echo "Open it: file://$(CURDIR)/_build/html/index.html   (or: make serve)"
+
+test: $(READY)  ## run all tests (the notebooks in a foreign directory among them)
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check code, types, notebooks and Chinese copy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/python tools/lint_zh.py
+
+format: $(READY)  ## rewrite code, notebooks and Chinese copy in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/python tools/lint_zh.py --fix
+
+bench: $(READY)  ## measure side by side with peers; table on screen, JSON in _build/bench.json
+	$(BIN)/python -m benchmarks.run --json _build/bench.json
+
+experiments: $(READY)  ## run the long experiments again (writes book/data/runs/)
+	for script in experiments/*.py; do $(BIN)/python $$script || exit 1; done
+
+serve: book  ## serve the built book on http://127.0.0.1:PORT (default 8000)
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+wheel: $(READY)  ## build the wheel of the library into dist/
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove what was built (keeps the environment and the execution cache)
+	rm -rf _build/html _build/.doctrees dist build .pytest_cache .mypy_cache .ruff_cache
+
+distclean: clean  ## remove the environment and the execution cache as well
+	rm -rf _build $(VENV)
