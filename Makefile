@@ -24,7 +24,7 @@ book: $(READY)  ## run all notebooks and build the book into _build/html
 	$(BUILD)
 	@echo; echo "Open it: file://$(CURDIR)/_build/html/index.html   (or: make serve)"
 
-test: $(READY)  ## run all tests (the notebooks in a foreign directory among them)
+test: $(READY)  ## run all tests of the library and the repository
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## check code, types, notebooks and Chinese copy

@@ -1,0 +1,37 @@
+"""Notebooks as they stand in git; `make book` executes them, each in an empty folder."""
+
+import ast
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+
+
+def test_there_are_notebooks() -> None:
+    assert NOTEBOOKS
+
+
+@each
+def test_stripped_with_stable_cell_ids(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    ids = [cell.id for cell in notebook.cells]
+    assert len(ids) == len(set(ids)), "cell ids must be unique"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs, f"cell {cell.id} has outputs: run `make format`"
+            assert cell.execution_count is None, f"cell {cell.id} is numbered: run `make format`"
+
+
+@each
+def test_code_is_seeded_and_asserted(path: Path) -> None:
+    """An experiment ends in an assertion, and what is random has a seed."""
+    notebook = nbformat.read(path, as_version=4)
+    source = "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
+    names = {n.attr for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Attribute)}
+    asserts = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Assert)]
+    assert asserts, "no cell checks its result"
+    if names & {"randn", "rand", "randint", "multinomial"}:
+        assert names & {"manual_seed", "Generator"}, "random numbers without a seed"
