@@ -1,0 +1,122 @@
+"""Small data sets for toy training runs, fixed or made from a seed, so that numbers repeat.
+
+Text: four domains of about 80 kB that differ enough for experts to tell them apart, cut into
+sequences of bytes (one byte is one token, so the vocabulary is 256). The texts lie in `data/`,
+with source and licence in `data/README.md`; the `math` domain is made on the spot.
+
+Every tenth sequence of a domain is held out: `batches` never yields it, `held_out` only those.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+DOMAINS = ("poetry", "english", "code", "math")
+VOCAB_SIZE = 256
+_HELD_OUT_EVERY = 10
+
+
+class Batch(NamedTuple):
+    """B sequences of T tokens and, of each, its domain as index into `domains`."""
+
+    tokens: Int[Tensor, "batch seq"]
+    domain: Int[Tensor, " batch"]
+
+
+@cache
+def corpus(domain: str) -> str:
+    """The whole text of one of `DOMAINS`; ValueError for any other name.
+
+    >>> corpus("english")[:16]
+    'In the beginning'
+    """
+    if domain not in DOMAINS:
+        raise ValueError(f"domain must be one of {DOMAINS}, got {domain!r}")
+    if domain == "math":
+        return _sums(count=9000, seed=0)
+    return files("dsnotes").joinpath("data", f"{domain}.txt").read_text(encoding="utf-8")
+
+
+def tokens(text: str) -> Int[Tensor, " seq"]:
+    """The UTF-8 bytes of a text as token ids, 0 to 255.
+
+    >>> tokens("a文")
+    tensor([ 97, 230, 150, 135])
+    """
+    return torch.tensor(list(text.encode("utf-8")), dtype=torch.long)
+
+
+def batches(
+    *, steps: int, batch_size: int, seq_len: int, seed: int, domains: Sequence[str] = DOMAINS
+) -> Iterator[Batch]:
+    """Yield `steps` batches of training sequences, all domains mixed, in an order set by `seed`.
+
+    A new epoch, in a new order, begins whenever fewer than `batch_size` sequences are left. Raises
+    ValueError (at the first batch) when a size is not positive or there is less than one batch.
+
+        >>> first = next(batches(steps=1, batch_size=4, seq_len=64, seed=0))
+        >>> first.tokens.shape, first.domain.shape
+        (torch.Size([4, 64]), torch.Size([4]))
+    """
+    if steps < 0:
+        raise ValueError(f"steps must be at least 0, got {steps}")
+    sequences = _sequences(domains, seq_len, held_out=False)
+    n_sequences = len(sequences.domain)
+    if not 1 <= batch_size <= n_sequences:
+        raise ValueError(
+            f"batch_size must lie in 1 .. {n_sequences}, the sequences there are, got {batch_size}"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        if len(order) < batch_size:
+            order = torch.randperm(n_sequences, generator=generator)
+        chosen, order = order[:batch_size], order[batch_size:]
+        yield Batch(sequences.tokens[chosen], sequences.domain[chosen])
+
+
+def held_out(*, seq_len: int, domains: Sequence[str] = DOMAINS) -> Batch:
+    """All held-out sequences, domain by domain; no randomness. Errors as in `batches`.
+
+    >>> held_out(seq_len=128, domains=["code"]).tokens.shape
+    torch.Size([63, 128])
+    """
+    return _sequences(domains, seq_len, held_out=True)
+
+
+def _sequences(domains: Sequence[str], seq_len: int, *, held_out: bool) -> Batch:
+    """Each domain cut into sequences without overlap; the remainder at its end is left out."""
+    if not domains:
+        raise ValueError(f"domains must name at least one of {DOMAINS}, got none")
+    if seq_len < 2:
+        raise ValueError(f"seq_len must be at least 2, to have a next token, got {seq_len}")
+    found = []
+    for name in domains:
+        text = tokens(corpus(name))
+        rows = text[: len(text) // seq_len * seq_len].view(-1, seq_len)
+        if len(rows) < _HELD_OUT_EVERY:
+            raise ValueError(
+                f"seq_len must leave {_HELD_OUT_EVERY} sequences per domain, got {seq_len}, "
+                f"which leaves {len(rows)} of {name!r}"
+            )
+        is_held_out = torch.arange(len(rows)) % _HELD_OUT_EVERY == _HELD_OUT_EVERY - 1
+        found.append(rows[is_held_out == held_out])
+    domain = torch.arange(len(found)).repeat_interleave(torch.tensor([len(r) for r in found]))
+    return Batch(torch.cat(found), domain)
+
+
+def _sums(*, count: int, seed: int) -> str:
+    """Lines like '17+25=42': additions, subtractions and products of numbers below 100."""
+    rng = random.Random(seed)
+    lines = []
+    for _ in range(count):
+        a, b = rng.randrange(100), rng.randrange(100)
+        value, sign = rng.choice(((a + b, "+"), (a - b, "-"), (a * b, "*")))
+        lines.append(f"{a}{sign}{b}={value}\n")
+    return "".join(lines)
