@@ -1,0 +1,74 @@
+"""Small repairs to the built HTML that no setting of the theme offers.
+
+* words the theme has hard-wired in English, or in the wording of another region, in plain Chinese;
+* scripts that no page needs: the search index on every page but the search page (megabytes on a large book), Font
+  Awesome's script (the icons come from its web font), the scripts of live code (never switched on here);
+* roles and labels that accessibility checkers reject;
+* a description of each page for search engines, from its first paragraph unless the page gives one.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+from docutils import nodes
+
+TEXT = {
+    'title="Toggle primary sidebar"': 'title="显示或隐藏全书目录" aria-label="显示或隐藏全书目录"',
+    'title="Toggle secondary sidebar"': 'title="显示或隐藏本页目录" aria-label="显示或隐藏本页目录"',
+    "列印成 PDF": "打印为 PDF",
+    ' aria-label="Main"': ' aria-label="全书目录"',
+    ' aria-label="Page"': ' aria-label="本页目录"',
+    "© Copyright ": "© 版权所有 ",
+    ' role="list"': "",
+    ' role="doc-biblioentry"': "",
+    ' role="doc-backlink"': "",
+}
+DROP = re.compile(
+    r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*(?:%s)[^"]*"[^>]*/?>(?:</script>)?'
+    % "|".join((r"scripts/fontawesome\.js", r"sphinx-thebe\.(?:js|css)"))
+)
+SEARCH = re.compile(
+    r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*'
+    r'(?:_static/searchtools\.js|_static/language_data\.js|searchindex\.js)[^"]*"[^>]*/?>(?:</script>)?'
+)
+LABEL = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
+
+
+def polish(page: str, *, search_page: bool = False) -> str:
+    """Repair one page; doing it twice changes nothing."""
+    page = DROP.sub("", page)
+    if not search_page:
+        page = SEARCH.sub("", page)
+    for old, new in TEXT.items():
+        page = page.replace(old, new)
+    return LABEL.sub(r"\1", page)
+
+
+def polish_all(app, exception):
+    if exception or app.builder.format != "html":
+        return
+    for path in Path(app.outdir).rglob("*.html"):
+        old = path.read_text("utf8")
+        new = polish(old, search_page=path.name == "search.html")
+        if new != old:
+            path.write_text(new, "utf8")
+
+
+def before_page(app, pagename, templatename, context, doctree):
+    """Describe the page, and take out the live-code script that would define its constants twice."""
+    context["script_files"][:] = [s for s in context["script_files"] if "thebe" not in str(s).lower()]
+    if doctree is None or 'name="description"' in context.get("metatags", ""):
+        return
+    first = next((p.astext() for p in doctree.findall(nodes.paragraph) if len(p.astext()) > 20), "")
+    if first:
+        text = html.escape(" ".join(first.split())[:150], quote=True)
+        context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{text}">'
+
+
+def setup(app):
+    app.connect("html-page-context", before_page, priority=900)
+    app.connect("build-finished", polish_all, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

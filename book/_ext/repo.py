@@ -1,0 +1,37 @@
+"""One place for the address of the repository: the environment variable ``BOOK_REPO_URL``.
+
+When it is given, pages get the repository, edit and issue buttons, notebook pages also the launch buttons for Colab
+and Binder, and links to code lead to the repository as well. When it is not, there is no button: none is dead.
+``BOOK_REPO_BRANCH`` names the branch (default ``main``).
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def set_repository(app, config):
+    url = os.environ.get("BOOK_REPO_URL", "").rstrip("/")
+    config.book_repo_url = url
+    config.book_repo_branch = os.environ.get("BOOK_REPO_BRANCH", "main")
+    if not url:
+        return
+    config.html_theme_options |= {
+        "repository_url": url,
+        "repository_branch": config.book_repo_branch,
+        "use_repository_button": True,
+        "use_edit_page_button": True,
+        "use_issues_button": True,
+        "launch_buttons": {
+            "notebook_interface": "jupyterlab",
+            "binderhub_url": "https://mybinder.org",
+            "colab_url": "https://colab.research.google.com",
+        },
+    }
+
+
+def setup(app):
+    app.add_config_value("book_repo_url", "", "html", [str])
+    app.add_config_value("book_repo_branch", "main", "html", [str])
+    app.connect("config-inited", set_repository, priority=1)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
