@@ -22,10 +22,11 @@ from py_mini_racer import JSEvalException, MiniRacer
 from sphinx.domains.math import MathDomain
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
-from sphinx.util.nodes import make_id, make_refnode
+from sphinx.util.nodes import make_refnode
 
 KATEX = Path(__file__).parents[1] / "assets" / "katex" / "katex.min.js"
 TAG = re.compile(r"\\tag\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}", re.DOTALL)
 log = logging.getLogger(__name__)
 
 
@@ -65,6 +66,13 @@ def render(tex: str, *, display: bool = False, macros: dict[str, str] | None = N
     return _render(tex, display, tuple(sorted((macros or {}).items())))
 
 
+def _outside(tex: str) -> str:
+    """What stands outside every ``\\begin … \\end``."""
+    while (inner := ENVIRONMENT.sub("", tex)) != tex:
+        tex = inner
+    return tex
+
+
 def prepare(tex: str) -> tuple[str, str | None]:
     """Make a display formula fit for KaTeX: returns (formula, the paper's number or None).
 
@@ -75,7 +83,7 @@ def prepare(tex: str) -> tuple[str, str | None]:
     tags = TAG.findall(tex)
     if len(tags) == 1:
         tex = TAG.sub("", tex).strip()
-    if "\\begin{" not in tex and re.search(r"(?<!\\)&|\\\\", tex):
+    if re.search(r"(?<!\\)&|\\\\", _outside(tex)):
         tex = "\\begin{aligned}" + tex + "\\end{aligned}"
     tex = re.sub(r"\\(begin|end)\{(align|equation|gather)\}", r"\\\1{\2*}", tex)
     return tex, tags[0].strip() if len(tags) == 1 else None
@@ -122,7 +130,7 @@ class TaggedMathDomain(MathDomain):
             form = env.config.math_eqref_format or "({number})"
             text = nodes.Text(form.format(number=number))
             return make_refnode(
-                builder, fromdocname, docname, make_id(env, None, "", f"equation-{target}"), text
+                builder, fromdocname, docname, nodes.make_id(f"equation-{target}"), text
             )
         return super().resolve_xref(env, fromdocname, builder, typ, target, node, contnode)
 
