@@ -10,7 +10,7 @@ Departures from the released file: keys that do not describe the architecture (`
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -33,13 +33,14 @@ class RopeScaling:
     def __post_init__(self) -> None:
         if self.type != "yarn":
             raise ValueError(f"rope_scaling.type must be 'yarn', got {self.type!r}")
-        _positive(self, "original_max_position_embeddings")
+        length = self.original_max_position_embeddings
+        _whole_number("rope_scaling.original_max_position_embeddings", length, minimum=1)
         if self.factor < 1:
             raise ValueError(f"rope_scaling.factor must be at least 1, got {self.factor}")
         if not self.beta_fast > self.beta_slow > 0:
+            got = f"beta_fast={self.beta_fast}, beta_slow={self.beta_slow}"
             raise ValueError(
-                "rope_scaling.beta_fast must be larger than beta_slow and both positive, got "
-                f"beta_fast={self.beta_fast}, beta_slow={self.beta_slow}"
+                f"rope_scaling.beta_fast must exceed beta_slow, both positive, got {got}"
             )
 
 
@@ -71,7 +72,7 @@ class Config:
     topk_group: int = 1  # M, how many groups a token may use
     # attention
     num_attention_heads: int  # n_h
-    q_lora_rank: int | None  # d'_c; None: queries are not compressed
+    q_lora_rank: int | None = None  # d'_c; None: queries are not compressed
     kv_lora_rank: int  # d_c
     qk_nope_head_dim: int  # d_h
     qk_rope_head_dim: int  # d_h^R
@@ -85,42 +86,19 @@ class Config:
     initializer_range: float = 0.006
 
     def __post_init__(self) -> None:
-        _positive(
-            self,
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "intermediate_size",
-            "moe_intermediate_size",
-            "n_routed_experts",
-            "num_experts_per_tok",
-            "n_group",
-            "topk_group",
-            "num_attention_heads",
-            "kv_lora_rank",
-            "qk_nope_head_dim",
-            "qk_rope_head_dim",
-            "v_head_dim",
-            "max_position_embeddings",
-        )
-        if self.q_lora_rank is not None:
-            _positive(self, "q_lora_rank")
-        for name in ("first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 0:
-                raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-        for name in ("routed_scaling_factor", "rope_theta", "rms_norm_eps", "initializer_range"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int or (field.name == "q_lora_rank" and value is not None):
+                _whole_number(field.name, value, minimum=int(field.name not in _MAY_BE_ZERO))
+            elif field.type is float and not value > 0:
+                raise ValueError(f"{field.name} must be positive, got {value!r}")
         for name, kind in (("scoring_func", ScoringFunc), ("topk_method", TopkMethod)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {get_args(kind)}, got {getattr(self, name)!r}"
-                )
+            if (choice := getattr(self, name)) not in get_args(kind):
+                raise ValueError(f"{name} must be one of {get_args(kind)}, got {choice!r}")
         if self.first_k_dense_replace > self.num_hidden_layers:
+            dense, n = self.first_k_dense_replace, self.num_hidden_layers
             raise ValueError(
-                f"first_k_dense_replace ({self.first_k_dense_replace}) must not exceed "
-                f"num_hidden_layers ({self.num_hidden_layers})"
+                f"first_k_dense_replace ({dense}) must not exceed num_hidden_layers ({n})"
             )
         if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim must be even, got {self.qk_rope_head_dim}")
@@ -128,20 +106,18 @@ class Config:
 
     def _check_groups(self) -> None:
         if self.n_routed_experts % self.n_group:
-            raise ValueError(
-                f"n_group ({self.n_group}) must divide n_routed_experts ({self.n_routed_experts})"
-            )
+            n = self.n_routed_experts
+            raise ValueError(f"n_group ({self.n_group}) must divide n_routed_experts ({n})")
         if self.topk_group > self.n_group:
-            raise ValueError(
-                f"topk_group ({self.topk_group}) must not exceed n_group ({self.n_group})"
-            )
+            n = self.n_group
+            raise ValueError(f"topk_group ({self.topk_group}) must not exceed n_group ({n})")
         if self.topk_method == "greedy" and self.n_group > 1:
             raise ValueError(f"topk_method 'greedy' knows no groups, but n_group is {self.n_group}")
         group_size = self.n_routed_experts // self.n_group
         if self.topk_method == "noaux_tc" and self.n_group > 1 and group_size < 2:
             raise ValueError(
-                "topk_method 'noaux_tc' scores a group by its two best experts, but n_group "
-                f"({self.n_group}) leaves {group_size} expert per group"
+                f"n_group ({self.n_group}) leaves one expert per group, but topk_method 'noaux_tc' "
+                "scores a group by its two best"
             )
         reachable = self.topk_group * group_size
         if self.num_experts_per_tok > reachable:
@@ -159,35 +135,30 @@ class Config:
     def from_json(cls, source: str | Path | Mapping[str, Any]) -> "Config":
         """Read a released `config.json` (a path, or its parsed content).
 
-        Keys that do not describe the architecture are ignored; a missing one raises KeyError.
+        Keys that do not describe the architecture are ignored; ValueError names a missing one.
 
             >>> Config.from_json("DeepSeek-V3/config.json").kv_lora_rank
             512
         """
         raw = source if isinstance(source, Mapping) else json.loads(Path(source).read_text("utf8"))
-        values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
-        for name in ("n_group", "topk_group", "n_shared_experts"):
-            if values.get(name, 0) is None:  # a file without groups says null
-                del values[name]
-        if values.get("rope_scaling") is not None:
-            known = {f.name for f in fields(RopeScaling)}
-            values["rope_scaling"] = RopeScaling(
-                **{k: v for k, v in values["rope_scaling"].items() if k in known}
-            )
-        missing = [f.name for f in fields(cls) if f.name not in values and f.default is _NO_DEFAULT]
+        # null stands for "not there": no groups, no query compression, no YaRN
+        values = {f.name: raw[f.name] for f in fields(cls) if raw.get(f.name) is not None}
+        if "rope_scaling" in values:
+            yarn = values["rope_scaling"]
+            known = {f.name: yarn[f.name] for f in fields(RopeScaling) if f.name in yarn}
+            values["rope_scaling"] = RopeScaling(**known)
+        missing = [f.name for f in fields(cls) if f.name not in values and f.default is MISSING]
         if missing:
-            raise KeyError(f"config.json lacks {missing}")
+            raise ValueError(f"config.json lacks {missing}")
         return cls(**values)
 
 
-_NO_DEFAULT = next(f.default for f in fields(Config) if f.name == "vocab_size")
+_MAY_BE_ZERO = {"first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"}
 
 
-def _positive(config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise ValueError(f"{name} must be a positive whole number, got {value!r}")
+def _whole_number(name: str, value: object, *, minimum: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
 
 
 _YARN = RopeScaling(factor=40.0, original_max_position_embeddings=4096)
@@ -216,7 +187,9 @@ DEEPSEEK_V3 = Config(
     num_nextn_predict_layers=1,
 )
 
-DEEPSEEK_V2 = Config(
+# V2 differs from V3 in this; the shape of an attention head is the same.
+DEEPSEEK_V2 = replace(
+    DEEPSEEK_V3,
     vocab_size=102400,
     hidden_size=5120,
     num_hidden_layers=60,
@@ -230,40 +203,27 @@ DEEPSEEK_V2 = Config(
     topk_method="group_limited_greedy",
     norm_topk_prob=False,
     routed_scaling_factor=16.0,
-    n_group=8,
     topk_group=3,
-    num_attention_heads=128,
-    q_lora_rank=1536,
-    kv_lora_rank=512,
-    qk_nope_head_dim=128,
-    qk_rope_head_dim=64,
-    v_head_dim=128,
-    rope_scaling=RopeScaling(
-        factor=40.0, original_max_position_embeddings=4096, mscale=0.707, mscale_all_dim=0.707
-    ),
-    max_position_embeddings=163840,
+    rope_scaling=replace(_YARN, mscale=0.707, mscale_all_dim=0.707),
+    num_nextn_predict_layers=0,
 )
 
 # The sources used here give no long-context settings for V2-Lite: 4,096 positions, no YaRN.
-DEEPSEEK_V2_LITE = Config(
-    vocab_size=102400,
+DEEPSEEK_V2_LITE = replace(
+    DEEPSEEK_V2,
     hidden_size=2048,
     num_hidden_layers=27,
     intermediate_size=10944,
-    first_k_dense_replace=1,
     moe_intermediate_size=1408,
-    n_shared_experts=2,
     n_routed_experts=64,
-    num_experts_per_tok=6,
-    scoring_func="softmax",
     topk_method="greedy",
-    norm_topk_prob=False,
+    routed_scaling_factor=1.0,
+    n_group=1,
+    topk_group=1,
     num_attention_heads=16,
     q_lora_rank=None,
-    kv_lora_rank=512,
-    qk_nope_head_dim=128,
-    qk_rope_head_dim=64,
-    v_head_dim=128,
+    rope_scaling=None,
+    max_position_embeddings=4096,
 )
 
 # Every mechanism of V3 at a size that trains on a laptop: one byte is one token.
