@@ -80,7 +80,6 @@ class Config:
     rope_theta: float = 10000.0
     rope_scaling: RopeScaling | None = None
     max_position_embeddings: int = 4096
-    # the rest
     num_nextn_predict_layers: int = 0  # D, multi-token prediction modules
     rms_norm_eps: float = 1e-6
     initializer_range: float = 0.006
