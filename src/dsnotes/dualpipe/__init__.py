@@ -1,0 +1,13 @@
+"""DualPipe: a bidirectional pipeline schedule, generated, timed, and run on real processes.
+
+    actions    the vocabulary: forward, backward and its two parts, overlapped pair, schedule
+    schedule   who does what after what: 1F1B, ZB1P, DualPipe and DualPipeV
+    timeline   when each action runs, idle time, live activations, and the formulas of the paper
+    draw       both, and the trace of a real run, as a figure
+    split      the backward pass cut in two: gradients of inputs now, of weights later
+    runtime    one rank of a pipeline: runs its actions, sends and receives (any launcher)
+    launch     starts the ranks as processes of this machine, watches over them, ends them
+    engine     the same step on torch's own schedule, the one to use in earnest
+
+The first four need no torch.
+"""
