@@ -157,7 +157,7 @@ def visit_block(self, node):
     if number:
         self.body.append(f'<span class="eqno">({self.encode(number)})')
         if node["ids"]:
-            self.add_permalink_ref(node, "公式链接")
+            self.add_permalink_ref(node, "本式的链接")
         self.body.append("</span>")
     # the box scrolls sideways on a narrow screen, so the keyboard must be able to reach it
     self.body.append(_html(self, node, tex, True) + "</div>")
