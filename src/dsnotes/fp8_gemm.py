@@ -1,0 +1,210 @@
+"""Matrix products of FP8 matrices, and a model of how precisely a tensor core adds them up.
+
+The tensor cores of the H800 keep about 14 bits of a sum of FP8 products. V3 therefore moves the
+partial sum of every N_C = 128 terms to FP32 registers, applies the two scales there, and goes on.
+
+Sources
+    V3 (arXiv 2412.19437) section 3.3.2, figure 7   scales along K, "Increasing Accumulation
+        Precision": N_C = 128, nearly 2 % of error at K = 4096 without it
+    section 3.5.2   products aligned to the largest exponent, 14 bits kept, the rest truncated
+    Insights into DeepSeek-V3 (arXiv 2505.09343) section 3.1.1   13 fraction bits, 32 products at a
+        time, FP22 registers (1 sign, 8 exponent, 13 fraction bits)
+
+Departures
+    - `gemm` without an FP8 tensor core computes in FP32, in which products of E4M3 numbers are
+      exact; on Hopper it calls cuBLAS, which promotes as well.
+    - `tensor_core_matmul` is a model made from these sentences, not a measurement of the hardware:
+      the running sum is aligned together with the 32 products, and truncation is towards zero.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from dsnotes.fp8 import BLOCK, TILE, Quantized, cast
+
+PROMOTION = 128  # N_C, terms per partial sum and per scale
+
+
+def gemm(
+    a: Quantized, b: Quantized, *, out_dtype: torch.dtype = torch.float32
+) -> Float[Tensor, "m n"]:
+    """A B^T of A (M, K) and B (N, K), both scaled in groups along K (V3 section 3.3.2, figure 7).
+
+    C_mn = sum over blocks k of a_scale[m, k] * b_scale[n, k] * (A_k B_k^T)_mn in FP32, on a GPU
+    with block-scaled FP8 tensor cores in one call. Raises ValueError when a scale is not constant
+    along 128 columns, or when A and B differ in K.
+
+        >>> gemm(quantize(torch.randn(5, 300)), quantize(torch.randn(7, 300), group=BLOCK)).shape
+        torch.Size([5, 7])
+    """
+    for name, q in (("a", a), ("b", b)):
+        if q.group[1] not in (PROMOTION, None):
+            raise ValueError(
+                f"{name} must share a scale along {PROMOTION} columns, the axis that is summed, "
+                f"or along all of them, got groups of {q.group}"
+            )
+    if a.data.shape[1] != b.data.shape[1]:
+        raise ValueError(
+            f"a and b must have the same number of columns, got {a.data.shape[1]} and "
+            f"{b.data.shape[1]}"
+        )
+    if _on_tensor_cores(a, b):
+        return _tensor_core_gemm(a, b, out_dtype=out_dtype)
+    a_scale, b_scale = _scale_of_each_row(a), _scale_of_each_row(b)
+    out = a_scale.new_zeros(len(a.data), len(b.data))
+    for k in range(a_scale.shape[1]):
+        block = slice(k * PROMOTION, (k + 1) * PROMOTION)
+        partial = a.data[:, block].float() @ b.data[:, block].float().T
+        out += partial * a_scale[:, k, None] * b_scale[None, :, k]
+    return out.to(out_dtype)
+
+
+def tensor_core_matmul(
+    a: Float[Tensor, "m k"],
+    b: Float[Tensor, "n k"],
+    *,
+    promote_every: int | None = PROMOTION,
+    fraction_bits: int = 13,
+    instruction_k: int = 32,
+    rounding: Literal["truncate", "nearest"] = "truncate",
+) -> Float32[Tensor, "m n"]:
+    """A B^T as a tensor core with a narrow accumulator would give it (V3 section 3.3.2, 3.5.2).
+
+    Per instruction, `instruction_k` products and the running sum are aligned to the largest
+    exponent among them and cut to `fraction_bits`; the new sum is cut again to fit its register.
+    Every `promote_every` terms the sum moves to FP32 (None: never). Products must be exact in
+    FP32, as those of FP8 numbers are. Raises ValueError when `promote_every` is no multiple of
+    `instruction_k`.
+
+        >>> a, b = torch.tensor([[2.0**14] + [1.0] * 63]), torch.ones(1, 64)
+        >>> tensor_core_matmul(a, b, promote_every=None)  # exact: 16447
+        tensor([[16384.]])
+        >>> tensor_core_matmul(a, b, promote_every=32)
+        tensor([[16416.]])
+    """
+    if promote_every is not None and (promote_every < 1 or promote_every % instruction_k):
+        raise ValueError(
+            f"promote_every must be a multiple of instruction_k ({instruction_k}) or None, "
+            f"got {promote_every}"
+        )
+    if rounding not in _ROUNDINGS:
+        raise ValueError(f"rounding must be one of {tuple(_ROUNDINGS)}, got {rounding!r}")
+
+    def cut(terms: Tensor) -> Tensor:
+        """Keep `fraction_bits` below the largest exponent along the last dimension."""
+        top = torch.frexp(terms.abs().amax(dim=-1, keepdim=True)).exponent - 1
+        unit = torch.ldexp(torch.ones_like(terms[..., :1]), top - fraction_bits)
+        return _ROUNDINGS[rounding](terms / unit) * unit
+
+    k = a.shape[1]
+    total = torch.zeros(len(a), len(b))
+    register = torch.zeros(len(a), len(b), 1)
+    for start in range(0, k, instruction_k):
+        stop = start + instruction_k
+        products = a[:, None, start:stop].float() * b[None, :, start:stop].float()
+        register = cut(cut(torch.cat([products, register], dim=-1)).sum(dim=-1, keepdim=True))
+        if stop >= k or (promote_every is not None and stop % promote_every == 0):
+            total += register[..., 0]
+            register = torch.zeros_like(register)
+    return total
+
+
+_ROUNDINGS = {"truncate": torch.trunc, "nearest": torch.round}
+
+DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
+    "normal": torch.randn,
+    "half-normal": lambda *size, generator: torch.randn(*size, generator=generator).abs(),
+    "uniform": torch.rand,  # [0, 1)
+}
+
+
+def accumulation_errors(
+    *,
+    ks: Iterable[int],
+    promote_every: Iterable[int | None] = (None, 512, 256, 128, 64, 32),
+    distributions: Iterable[str] = tuple(DISTRIBUTIONS),
+    fraction_bits: int = 13,
+    share: float = 0.5,
+    size: int = 64,
+    seed: int = 0,
+) -> list[dict[str, str | int | float | None]]:
+    """Errors of `tensor_core_matmul` against float64, for every K, N_C and distribution.
+
+    Each row holds three measures, since the paper names none: `relative_max`, the largest error
+    relative to its own reference, over the `share` of the entries with the largest references (near
+    a reference of 0 it has no bound); `to_largest`, the largest error relative to the largest
+    reference; `relative_norm`, that of the whole matrix in the Frobenius norm. Both matrices are
+    (size, K), random, cast to E4M3 as they are.
+
+        >>> rows = accumulation_errors(ks=[4096], distributions=["uniform"])
+        >>> [f"{row['relative_max']:.2%}" for row in rows if row["N_C"] in (None, 128)]
+        ['6.92%', '0.06%']
+    """
+    rows: list[dict[str, str | int | float | None]] = []
+    for name in distributions:
+        for k in ks:
+            generator = torch.Generator().manual_seed(seed)
+            a, b = (DISTRIBUTIONS[name](size, k, generator=generator) for _ in range(2))
+            a, b = cast(a).float(), cast(b).float()
+            reference = a.double() @ b.double().T
+            large = reference.abs() >= reference.abs().quantile(1 - share)
+            for n_c in promote_every:
+                if n_c is not None and n_c > k:
+                    continue
+                c = tensor_core_matmul(a, b, promote_every=n_c, fraction_bits=fraction_bits)
+                error = (c - reference).abs()
+                rows.append(
+                    {
+                        "distribution": name,
+                        "K": k,
+                        "N_C": n_c,
+                        "relative_max": (error / reference.abs())[large].max().item(),
+                        "to_largest": (error.max() / reference.abs().max()).item(),
+                        "relative_norm": (error.norm() / reference.norm()).item(),
+                    }
+                )
+    return rows
+
+
+def _scale_of_each_row(q: Quantized) -> Tensor:
+    """Scales as (rows, blocks of 128 columns), whatever the groups are."""
+    (rows, cols), (r, c) = q.data.shape, q.group
+    scale = q.scale_inv.repeat_interleave(r or max(rows, 1), dim=0)[:rows]
+    return scale if c else scale.expand(-1, -(-cols // PROMOTION))
+
+
+def _on_tensor_cores(a: Quantized, b: Quantized) -> bool:
+    """Hopper and CUDA 12.9, both E4M3, one side at least in 1x128 tiles: what cuBLAS offers."""
+    return (
+        a.data.is_cuda
+        and a.data.numel() * b.data.numel() > 0
+        and {a.data.dtype, b.data.dtype} == {torch.float8_e4m3fn}
+        and (a.group, b.group) in ((TILE, TILE), (TILE, BLOCK), (BLOCK, TILE))
+        and torch.cuda.get_device_capability(a.data.device)[0] == 9
+        and tuple(map(int, (torch.version.cuda or "0.0").split(".")[:2])) >= (12, 9)
+    )
+
+
+def _tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> Tensor:
+    """The same product by cuBLAS, which wants whole blocks, and scales in column-major order."""
+    recipes = {TILE: F.ScalingType.BlockWise1x128, BLOCK: F.ScalingType.BlockWise128x128}
+    (a_data, a_scale), (b_data, b_scale) = _whole_blocks(a), _whole_blocks(b)
+    out = F.scaled_mm(
+        a_data, b_data.T, a_scale, recipes[a.group], b_scale, recipes[b.group],
+        output_dtype=out_dtype,
+    )  # fmt: skip
+    return out[: len(a.data), : len(b.data)]
+
+
+def _whole_blocks(q: Quantized) -> tuple[Tensor, Tensor]:
+    rows, cols = (-size % PROMOTION for size in q.data.shape)
+    data = F.pad(q.data.contiguous().view(torch.uint8), (0, cols, 0, rows)).view(q.data.dtype)
+    if q.group == TILE:
+        return data, F.pad(q.scale_inv, (0, 0, 0, rows)).T.contiguous().T
+    # One column of scales per block of rows, its length a multiple of 4
+    return data, F.pad(q.scale_inv, (0, -q.scale_inv.shape[1] % 4)).contiguous().T
