@@ -104,7 +104,7 @@ def test_evaluate_is_the_mean_over_all_sequences_and_changes_nothing() -> None:
 def test_models_without_biases_or_without_experts_train_too() -> None:
     v1 = dataclasses.replace(SMALL, topk_method="greedy", scoring_func="softmax")
     dense = dataclasses.replace(SMALL, first_k_dense_replace=2)
-    data = list(tasks.batches(steps=2, batch_size=2, seq_len=16, seed=0))
+    data = list(tasks.batches(steps=2, batch_size=4, seq_len=16, seed=0))
     assert len(list(training.train(DeepSeek(v1), data, expert_alpha=0.01))) == 2
     assert [step.load.numel() for step in training.train(DeepSeek(dense), data)] == [0, 0]
     with pytest.raises(TypeError, match="e_score_correction_bias"):

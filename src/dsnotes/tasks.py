@@ -4,7 +4,8 @@ Text: four domains of about 80 kB that differ enough for experts to tell them ap
 sequences of bytes (one byte is one token, so the vocabulary is 256). The texts lie in `data/`,
 with source and licence in `data/README.md`; the `math` domain is made on the spot.
 
-Every tenth sequence of a domain is held out: `batches` never yields it, `held_out` only those.
+Every batch holds as many sequences of one domain as of another, and every tenth sequence of a
+domain is held out: `batches` never yields it, `held_out` only those.
 """
 
 import random
@@ -55,29 +56,35 @@ def tokens(text: str) -> Int[Tensor, " seq"]:
 def batches(
     *, steps: int, batch_size: int, seq_len: int, seed: int, domains: Sequence[str] = DOMAINS
 ) -> Iterator[Batch]:
-    """Yield `steps` batches of training sequences, all domains mixed, in an order set by `seed`.
+    """Yield `steps` batches of training sequences, as many from each domain, ordered by `seed`.
 
-    A new epoch, in a new order, begins whenever fewer than `batch_size` sequences are left. Raises
-    ValueError (at the first batch) when a size is not positive or there is less than one batch.
+    The equal share keeps the load of the experts from swinging with the mixture of the batch. A
+    domain begins anew, in a new order, when fewer of its sequences are left than a batch needs.
+    Raises ValueError (at the first batch) when a size is not positive or does not fit.
 
         >>> first = next(batches(steps=1, batch_size=4, seq_len=64, seed=0))
-        >>> first.tokens.shape, first.domain.shape
-        (torch.Size([4, 64]), torch.Size([4]))
+        >>> first.tokens.shape, first.domain
+        (torch.Size([4, 64]), tensor([0, 1, 2, 3]))
     """
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}")
     sequences = _sequences(domains, seq_len, held_out=False)
-    n_sequences = len(sequences.domain)
-    if not 1 <= batch_size <= n_sequences:
+    share = batch_size // len(domains)
+    smallest = int(sequences.domain.bincount().min())
+    if batch_size % len(domains) or not 1 <= share <= smallest:
         raise ValueError(
-            f"batch_size must lie in 1 .. {n_sequences}, the sequences there are, got {batch_size}"
+            f"batch_size must be a multiple of the number of domains ({len(domains)}) and at most "
+            f"{smallest * len(domains)}, got {batch_size}"
         )
     generator = torch.Generator().manual_seed(seed)
-    order = torch.empty(0, dtype=torch.long)
+    members = [(sequences.domain == i).nonzero().flatten() for i in range(len(domains))]
+    orders = [members[0][:0]] * len(domains)
     for _ in range(steps):
-        if len(order) < batch_size:
-            order = torch.randperm(n_sequences, generator=generator)
-        chosen, order = order[:batch_size], order[batch_size:]
+        for i, order in enumerate(orders):
+            if len(order) < share:
+                orders[i] = members[i][torch.randperm(len(members[i]), generator=generator)]
+        chosen = torch.cat([order[:share] for order in orders])
+        orders = [order[share:] for order in orders]
         yield Batch(sequences.tokens[chosen], sequences.domain[chosen])
 
 
