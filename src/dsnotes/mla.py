@@ -49,6 +49,7 @@ class MLA(nn.Module):
         self.heads = heads = config.num_attention_heads
         self.n, self.r = config.qk_nope_head_dim, config.qk_rope_head_dim
         self.v, self.c = config.v_head_dim, config.kv_lora_rank
+        self.q_lora_rank = config.q_lora_rank
         self.scale = softmax_scale(config)
         hidden, query = config.hidden_size, heads * config.qk_head_dim
         if config.q_lora_rank is None:
@@ -98,7 +99,7 @@ class MLA(nn.Module):
         self, x: Float[Tensor, "batch seq hidden"], rotation: Complex[Tensor, "*#batch seq pairs"]
     ) -> Float[Tensor, "batch seq heads n_r"]:
         """[q^C_t,i; q^R_t,i] of every head: eq 6-9, or straight from x without compression."""
-        if hasattr(self, "q_proj"):
+        if self.q_lora_rank is None:
             q = self.q_proj(x)
         else:
             q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))

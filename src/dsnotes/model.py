@@ -10,11 +10,16 @@ Sources
 
 Departures
     - Multi-token prediction modules (`model.layers.{L}` and on) are not built here.
+    - Prompts of unequal length are padded on the right and the padding is dropped from the cache
+      again; no attention mask for padding exists, because no token ever looks behind itself.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from dsnotes.cache import LatentCache
 from dsnotes.config import Config
@@ -71,12 +76,22 @@ class Backbone(nn.Module):
         cache: LatentCache | None = None,
         absorb: bool = True,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Hidden states behind the last block, before the final norm."""
+        """Hidden states behind the last block, before the final norm.
+
+        ValueError for tokens outside the vocabulary, an empty sequence, positions beyond
+        `max_position_embeddings` and a cache without room.
+        """
+        _check_tokens(tokens, vocab_size=self.config.vocab_size)
         x: Tensor = self.embed_tokens(tokens)
         if cache is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         else:
             positions = cache.positions(tokens.shape[1])
+        if positions.max() >= self.config.max_position_embeddings:
+            raise ValueError(
+                f"position {int(positions.max())} is beyond max_position_embeddings "
+                f"({self.config.max_position_embeddings})"
+            )
         rotation = rope_rotation(positions, self.frequencies, dtype=x.dtype)
         for i in range(self.config.num_hidden_layers):  # MTP modules may follow in `layers`
             x = self.layers[i](x, rotation, cache=cache, layer=i, absorb=absorb)
@@ -117,3 +132,102 @@ class DeepSeek(nn.Module):
         """Final norm and projection to the vocabulary of what `model` returns."""
         logits: Tensor = self.lm_head(self.model.norm(hidden))
         return logits
+
+    def new_cache(self, *, batch_size: int, capacity: int) -> LatentCache:
+        """An empty cache for this model, of the type and on the device of its weights."""
+        weight = self.lm_head.weight
+        return LatentCache(
+            self.config,
+            batch_size=batch_size,
+            capacity=capacity,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]] | Sequence[Tensor] | Int[Tensor, "batch seq"],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        stop_token: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Int[Tensor, "batch new"]:
+        """Continue prompts of any length: the new tokens alone, one row per prompt.
+
+        Temperature 0 is greedy. `generator` seeds the draws. After its `stop_token` a row is filled
+        with it, and generation ends early once all rows have met theirs. Each token is one
+        absorbed step over the latent cache. Bad arguments raise ValueError.
+
+            >>> model.generate([[1, 2, 3], [4]], max_new_tokens=5).shape
+            torch.Size([2, 5])
+        """
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        if len(prompts) == 0:
+            raise ValueError("prompts must hold at least one prompt, got none")
+        device = self.lm_head.weight.device
+        rows = [torch.as_tensor(prompt, device=device) for prompt in prompts]
+        for i, row in enumerate(rows):
+            if row.ndim != 1 or len(row) == 0:
+                raise ValueError(f"prompt {i} must be one row of at least one token, got {row}")
+        lengths = torch.tensor([len(row) for row in rows])
+        capacity = int(lengths.max()) + max_new_tokens - 1  # the last token is never fed
+        cache = self.new_cache(batch_size=len(rows), capacity=capacity)
+
+        hidden = self.model(pad_sequence(rows, batch_first=True), cache=cache)
+        cache.truncate(lengths)
+        last = hidden[torch.arange(len(rows)), lengths - 1]
+        stopped = torch.zeros(len(rows), 1, dtype=torch.bool, device=device)
+        new: list[Tensor] = []
+        while True:
+            probs = next_token_probs(self.head(last), temperature=temperature, top_p=top_p)
+            token = torch.multinomial(probs, 1, generator=generator)
+            if stop_token is not None:
+                token = token.masked_fill(stopped, stop_token)
+                stopped = token == stop_token
+            new.append(token)
+            if len(new) == max_new_tokens or stopped.all():
+                return torch.cat(new, dim=1)
+            last = self.model(token, cache=cache)[:, -1]
+
+
+def next_token_probs(
+    logits: Float[Tensor, "*batch vocab"], *, temperature: float, top_p: float = 1.0
+) -> Float[Tensor, "*batch vocab"]:
+    """The distribution the next token is drawn from.
+
+    softmax(logits / temperature); at temperature 0 all mass on the largest logit. With `top_p` only
+    the most probable tokens that together reach it keep their mass, and it is made to sum to 1.
+    Raises ValueError unless temperature >= 0 and 0 < top_p <= 1.
+
+        >>> next_token_probs(torch.tensor([0.0, 2.0]), temperature=0.0)
+        tensor([0., 1.])
+    """
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be at least 0 and finite, got {temperature}")
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
+    if temperature == 0:
+        return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1)
+    wide = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 cannot sum probabilities
+    probs = (logits.to(wide) / temperature).softmax(dim=-1)
+    if top_p < 1:
+        ordered, index = probs.sort(dim=-1, descending=True, stable=True)
+        before = ordered.cumsum(dim=-1) - ordered  # a token stays if those before it fall short
+        ordered = ordered.masked_fill(before >= top_p, 0)
+        probs = torch.zeros_like(probs).scatter(-1, index, ordered)
+        probs = probs / probs.sum(dim=-1, keepdim=True)
+    return probs
+
+
+def _check_tokens(tokens: Tensor, *, vocab_size: int) -> None:
+    if tokens.is_floating_point() or tokens.dtype == torch.bool:
+        raise TypeError(f"tokens must be integers, got dtype {tokens.dtype}")
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(f"tokens must be (batch, seq) and not empty, got {tuple(tokens.shape)}")
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high >= vocab_size:
+        raise ValueError(f"tokens must lie in 0 to {vocab_size - 1}, got {low} to {high}")
