@@ -1,7 +1,8 @@
 """Run the notebooks again when the code they run on has changed.
 
-The execution cache of Jupyter Book looks only at a notebook's own cells. Here its folder is named after a hash of
-everything else a notebook reads: the library (``src/``) and the recorded data (``book/data/``).
+The execution cache of Jupyter Book looks only at a notebook's own cells. Here its folder is named
+after a hash of everything else a notebook reads: the library (``src/``) and the recorded data
+(``book/data/``).
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Links from an equation to the line of code that implements it.
 
-``{code}`dsnotes.moe.Gate.forward``` becomes a link to that line of the source, shown as a page of this site; the
-text can be changed as usual, ``{code}`打分 <dsnotes.moe.Gate.forward>```. The symbol is looked up in ``src/`` by
-reading the syntax tree (nothing is imported). A symbol that no longer exists is a warning, hence an error under
-``-W``. With ``BOOK_REPO_URL`` set (see ``repo.py``) each source page also links to the file in the repository.
+``{code}`dsnotes.moe.Gate.forward``` becomes a link to that line of the source, shown as a page of
+this site; the text can be changed as usual, ``{code}`打分 <dsnotes.moe.Gate.forward>```. The
+symbol is looked up in ``src/`` by reading the syntax tree (nothing is imported). A symbol that no
+longer exists is a warning, hence an error under ``-W``. With ``BOOK_REPO_URL`` set (see
+``repo.py``) each source page also links to the file in the repository.
 
-Any dotted name below ``src/`` works: a module, a class, a function, a method, an assigned name of module or class.
+Any dotted name below ``src/`` works: a module, a class, a function, a method, an assigned name of
+module or class.
 """
 
 from __future__ import annotations
@@ -123,18 +125,25 @@ def source_pages(app):
             continue
         title = relative.as_posix()
         body = highlight(path.read_text("utf8"), PythonLexer(), formatter)
-        # every line of code is a link to itself; out of the tab order, or the page has hundreds of stops
+        # Each number is a link to its line; out of the tab order, or a page has hundreds of stops.
         body = body.replace('<a href="#L-', '<a tabindex="-1" href="#L-')
         note = "本页由源文件生成，行号可以直接链接。"
         if app.config.book_repo_url:
             file = f"{app.config.codelink_src}/{title}"
             url = f"{app.config.book_repo_url}/blob/{app.config.book_repo_branch}/{file}"
             note += f' <a href="{url}">在仓库中查看</a>'
-        html = f'<h1>{title}</h1>\n<p>{note}</p>\n<div class="source-page" tabindex="0">{body}</div>'
-        yield f"{PAGES}/{relative.with_suffix('').as_posix()}", {"title": title, "body": html}, "page.html"
+        html = (
+            f'<h1>{title}</h1>\n<p>{note}</p>\n<div class="source-page" tabindex="0">{body}</div>'
+        )
+        yield (
+            f"{PAGES}/{relative.with_suffix('').as_posix()}",
+            {"title": title, "body": html},
+            "page.html",
+        )
 
 
 def setup(app):
+    app.setup_extension("repo")
     app.add_config_value("codelink_src", "src", "env", [str])
     app.add_node(code_link)
     app.add_role("code", CodeRole(), override=True)

@@ -1,12 +1,14 @@
-"""Every SVG figure twice: as drawn, for the light page, and with its ink recoloured for the dark page.
+"""Every SVG figure twice: as drawn, for the light page, and with its ink recoloured for the dark
+page.
 
-Figures are drawn with dark ink on a transparent ground. For the dark page black and grey turn over in lightness, so do
-very dark and very pale colours; the colours of data keep their hue and are lightened only where they would not stand
-out. Pictures of data keep their colours: embedded bitmaps (``imshow``), the cells of ``pcolormesh``, and whatever
-stands in a group whose id begins with ``keep`` (in matplotlib: ``text.set_gid("keep")``, for labels on cells).
+Figures are drawn with dark ink on a transparent ground. For the dark page black and grey turn over
+in lightness, so do very dark and very pale colours; the colours of data keep their hue and are
+lightened only where they would not stand out. Pictures of data keep their colours: embedded
+bitmaps (``imshow``), the cells of ``pcolormesh``, and whatever stands in a group whose id begins
+with ``keep`` (in matplotlib: ``text.set_gid("keep")``, for labels on cells).
 
-An image with the class ``keep-colors`` is left alone. The style sheet shows one of the two; the hidden one is not
-even fetched. The size written into the HTML spares the reader a jumping page.
+An image with the class ``keep-colors`` is left alone. The style sheet shows one of the two; the
+hidden one is not even fetched. The size written into the HTML spares the reader a jumping page.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ INK = "#d7dce1"
 GROUND = (0x15, 0x19, 0x1D)  # --pst-color-background of the dark theme in book.css
 CONTRAST = 4.5  # of a line or a letter against the ground
 NAMED = {"black": "#000000", "white": "#ffffff", "gray": "#808080", "grey": "#808080"}
-PAINT = re.compile(r"(?<![-\w])((?:fill|stroke|stop-color|color)\s*:\s*)(#[0-9a-fA-F]{3,6}|[a-z]+)\b")
+PAINT = re.compile(
+    r"(?<![-\w])((?:fill|stroke|stop-color|color)\s*:\s*)(#[0-9a-fA-F]{3,6}|[a-z]+)\b"
+)
 KEPT = re.compile(r"keep|QuadMesh")
 IMAGE = re.compile(r'<img\b[^>]*?\bsrc="([^"]+\.svg)"[^>]*>')
 SVG = "http://www.w3.org/2000/svg"
@@ -116,7 +120,9 @@ def twin(tag: str, source: str, page: Path) -> str:
         return text.replace("<img", f'<img class="{name} dark-light"', 1)
 
     version = hashlib.sha256(dark.read_bytes()).hexdigest()[:8]
-    second = tag.replace(f'src="{source}"', f'src="{source[:-4]}-dark.svg?v={version}" loading="lazy"')
+    second = tag.replace(
+        f'src="{source}"', f'src="{source[:-4]}-dark.svg?v={version}" loading="lazy"'
+    )
     return with_class("ink-light", tag) + with_class("ink-dark", second)
 
 

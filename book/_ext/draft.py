@@ -1,7 +1,7 @@
 """Mark a page that is not written yet, in one way.
 
-``{draft}`` prints a note 「撰写中」 and remembers the page; its content, if there is any, says what is missing.
-``{drafts}`` lists all such pages (used by the status page).
+``{draft}`` prints a note 「撰写中」 and remembers the page; its content, if there is any, says
+what is missing. ``{drafts}`` lists all such pages (used by the status page).
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """References in the style of GB/T 7714, the Chinese national standard.
 
-Two styles, chosen by one setting in ``_config.yml``: ``bibtex_default_style: gbt7714-2025`` (in force since
-2026-07-01) or ``gbt7714-2015`` (some schools still ask for it). What differs here: the 2025 edition has a mark for
-preprints, ``[PP/OL]``, with the platform and the year, and sets Chinese entries with full-width punctuation; under the
-2015 edition a preprint is an electronic bulletin, ``[EB/OL]``.
+Two styles, chosen by one setting in ``_config.yml``: ``bibtex_default_style: gbt7714-2025`` (in
+force since 2026-07-01) or ``gbt7714-2015`` (some schools still ask for it). What differs here: the
+2025 edition has a mark for preprints, ``[PP/OL]``, with the platform and the year, and sets
+Chinese entries with full-width punctuation; under the 2015 edition a preprint is an electronic
+bulletin, ``[EB/OL]``.
 
-Corporate authors are written ``{DeepSeek-AI}`` in the .bib file; ``and others`` becomes "et al" (等 in Chinese).
+Corporate authors are written ``{DeepSeek-AI}`` in the .bib file; ``and others`` becomes "et al"
+(等 in Chinese).
 """
 
 from __future__ import annotations
@@ -42,7 +44,13 @@ def plain(tex: str) -> str:
     >>> plain("Rozi{\\\\`e}re, {LLM} 1--20")
     'Rozière, LLM 1-20'
     """
-    return str(Text.from_latex(tex)).replace("{", "").replace("}", "").replace("–", "-").replace("--", "-")
+    return (
+        str(Text.from_latex(tex))
+        .replace("{", "")
+        .replace("}", "")
+        .replace("–", "-")
+        .replace("--", "-")
+    )
 
 
 def name(person) -> str:
@@ -65,7 +73,7 @@ def people(persons, chinese: bool) -> str:
 
 
 def fullwidth(text: str) -> str:
-    """The punctuation of a Chinese entry in the 2025 edition: full-width but for the stop and square brackets."""
+    """Punctuation of a Chinese entry in the 2025 edition: full-width, but for "." and "[]"."""
     for half, full in ((", ", "，"), (": ", "："), (" (", "（"), ("(", "（"), (")", "）")):
         text = text.replace(half, full)
     return text
@@ -115,7 +123,9 @@ class GBT7714(BaseStyle):
             text += f", {field('volume')}" if field("volume") else ""
             text += f"({field('number')})" if field("number") else ""
         else:
-            place = ": ".join(filter(None, (field("address"), field("publisher") or field("school"))))
+            place = ": ".join(
+                filter(None, (field("address"), field("publisher") or field("school")))
+            )
             text += f"//{field('booktitle')}" if field("booktitle") else ""
             text += ". " + ", ".join(filter(None, (place, field("year"))))
         if field("pages") and not preprint:
@@ -134,7 +144,8 @@ class GBT7714Of2015(GBT7714):
 def setup(app):
     register_plugin("pybtex.style.formatting", "gbt7714-2025", GBT7714)
     register_plugin("pybtex.style.formatting", "gbt7714-2015", GBT7714Of2015)
-    # sphinxcontrib-bibtex asks pybtex for a plug-in at every citation, and pybtex scans all installed packages for it
+    # sphinxcontrib-bibtex asks pybtex for a plug-in at every citation, and pybtex then scans all
+    # installed packages; once is enough.
     load = pybtex.plugin._load_entry_point
     if not hasattr(load, "cache_info"):
         pybtex.plugin._load_entry_point = functools.lru_cache(None)(load)

@@ -1,10 +1,12 @@
 """Small repairs to the built HTML that no setting of the theme offers.
 
 * words the theme has hard-wired in English, or in the wording of another region, in plain Chinese;
-* scripts that no page needs: the search index on every page but the search page (megabytes on a large book), Font
-  Awesome's script (the icons come from its web font), the scripts of live code (never switched on here);
+* scripts that no page needs: the search index on every page but the search page (megabytes on a
+  large book), Font Awesome's script (the icons come from its web font), the scripts of live code
+  (never switched on here);
 * roles and labels that accessibility checkers reject;
-* a description of each page for search engines, from its first paragraph unless the page gives one.
+* a description of each page for search engines, from its first paragraph unless the page gives
+  one.
 """
 
 from __future__ import annotations
@@ -15,9 +17,14 @@ from pathlib import Path
 
 from docutils import nodes
 
+
+def _named(name: str) -> str:
+    return f'title="{name}" aria-label="{name}"'
+
+
 TEXT = {
-    'title="Toggle primary sidebar"': 'title="显示或隐藏全书目录" aria-label="显示或隐藏全书目录"',
-    'title="Toggle secondary sidebar"': 'title="显示或隐藏本页目录" aria-label="显示或隐藏本页目录"',
+    'title="Toggle primary sidebar"': _named("显示或隐藏全书目录"),
+    'title="Toggle secondary sidebar"': _named("显示或隐藏本页目录"),
     "列印成 PDF": "打印为 PDF",
     ' aria-label="Main"': ' aria-label="全书目录"',
     ' aria-label="Page"': ' aria-label="本页目录"',
@@ -26,14 +33,18 @@ TEXT = {
     ' role="doc-biblioentry"': "",
     ' role="doc-backlink"': "",
 }
-DROP = re.compile(
-    r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*(?:%s)[^"]*"[^>]*/?>(?:</script>)?'
-    % "|".join((r"scripts/fontawesome\.js", r"sphinx-thebe\.(?:js|css)"))
-)
-SEARCH = re.compile(
-    r'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*'
-    r'(?:_static/searchtools\.js|_static/language_data\.js|searchindex\.js)[^"]*"[^>]*/?>(?:</script>)?'
-)
+
+
+def _tags(*files: str) -> re.Pattern[str]:
+    """Matches ``<script>`` and ``<link>`` elements that load one of the files."""
+    names = "|".join(map(re.escape, files))
+    return re.compile(
+        rf'\s*<(?:script|link)[^>]*(?:src|href)="[^"]*(?:{names})[^"]*"[^>]*/?>(?:</script>)?'
+    )
+
+
+DROP = _tags("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")
+SEARCH = _tags("_static/searchtools.js", "_static/language_data.js", "searchindex.js")
 LABEL = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 
 
@@ -58,14 +69,18 @@ def polish_all(app, exception):
 
 
 def before_page(app, pagename, templatename, context, doctree):
-    """Describe the page, and take out the live-code script that would define its constants twice."""
-    context["script_files"][:] = [s for s in context["script_files"] if "thebe" not in str(s).lower()]
+    """Describe the page; take out the live-code script, which defines its constants twice."""
+    context["script_files"][:] = [
+        s for s in context["script_files"] if "thebe" not in str(s).lower()
+    ]
     if doctree is None or 'name="description"' in context.get("metatags", ""):
         return
     first = next((p.astext() for p in doctree.findall(nodes.paragraph) if len(p.astext()) > 20), "")
     if first:
         text = html.escape(" ".join(first.split())[:150], quote=True)
-        context["metatags"] = context.get("metatags", "") + f'\n<meta name="description" content="{text}">'
+        context["metatags"] = (
+            context.get("metatags", "") + f'\n<meta name="description" content="{text}">'
+        )
 
 
 def setup(app):

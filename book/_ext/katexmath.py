@@ -1,11 +1,13 @@
 """Render every formula with KaTeX while the book is built.
 
-Readers get plain HTML + MathML and one style sheet: no script, no outside request. The vendored ``katex.min.js`` runs
-inside Python (package ``mini-racer``, an embedded V8), so that building needs no Node.js. A formula that KaTeX cannot
-parse is a Sphinx warning with file and line, hence an error under ``-W``.
+Readers get plain HTML + MathML and one style sheet: no script, no outside request. The vendored
+``katex.min.js`` runs inside Python (package ``mini-racer``, an embedded V8), so that building
+needs no Node.js. A formula that KaTeX cannot parse is a Sphinx warning with file and line, hence
+an error under ``-W``.
 
-Numbers: a labelled display formula is numbered by Sphinx, ``(1.3)``. A formula that carries the paper's own number,
-``\\tag{12}``, keeps that number instead, does not use one of ours up, and ``{eq}`label``` prints it.
+Numbers: a labelled display formula is numbered by Sphinx, ``(1.3)``. A formula that carries the
+paper's own number, ``\\tag{12}``, keeps that number instead, does not use one of ours up, and
+``{eq}`label``` prints it.
 
 Setting ``katex_macros``: a dict of LaTeX macros available in every formula.
 """
@@ -54,7 +56,9 @@ def _render(tex: str, display: bool, macros: tuple[tuple[str, str], ...]) -> str
         return _engine(os.getpid()).call("katex.renderToString", tex, options)
     except JSEvalException as error:
         found = re.search(r"KaTeX parse error: (.*)", str(error))
-        raise KatexError(found[1] if found else str(error).splitlines()[0]) from error
+        text = found[1] if found else str(error).splitlines()[0]
+        # KaTeX underlines the culprit with combining characters, which a terminal garbles
+        raise KatexError(text.replace("\u0332", "")) from error
 
 
 def render(tex: str, *, display: bool = False, macros: dict[str, str] | None = None) -> str:
@@ -76,8 +80,8 @@ def _outside(tex: str) -> str:
 def prepare(tex: str) -> tuple[str, str | None]:
     """Make a display formula fit for KaTeX: returns (formula, the paper's number or None).
 
-    Sphinx numbers and labels equations, KaTeX must not; several lines need an ``aligned`` around them. A single
-    ``\\tag`` is taken out, to stand beside the scrolling box instead of inside it.
+    Sphinx numbers and labels equations, KaTeX must not; several lines need an ``aligned`` around
+    them. A single ``\\tag`` is taken out, to stand beside the scrolling box instead of inside it.
     """
     tex = re.sub(r"\\label\s*\{[^}]*\}", "", tex).strip()
     tags = TAG.findall(tex)
@@ -165,7 +169,9 @@ def visit_block(self, node):
 
 
 def add_stylesheet(app, pagename, templatename, context, doctree):
-    if doctree and next(doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block)), None):
+    if doctree and next(
+        doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block)), None
+    ):
         app.add_css_file("katex/katex.min.css")
 
 

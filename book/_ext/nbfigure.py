@@ -9,8 +9,8 @@ MyST-NB's own cross-page gluing knows no SVG and no captions. ::
     各专家收到的 token 数。
     ```
 
-The notebook did ``glue("fig-load", fig, display=False)``. ``:alt:`` and a caption are required. A key that the
-notebook did not glue is a warning.
+The notebook did ``glue("fig-load", fig, display=False)``. ``:alt:`` and a caption are required. A
+key that the notebook did not glue is a warning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The map of the papers as a table: date, title, arXiv link, what it brought, which sections use it.
+"""The map of the papers as a table: date, title, link, what it brought, which sections use it.
 
-``{papers} ../data/papers.yml`` (path relative to the page); ``:only: post`` shows the papers of the post's list,
-``:only: extra`` the others. The YAML is a list in the order of the table, with these fields:
+``{papers} ../data/papers.yml`` (path relative to the page); ``:only: post`` shows the papers of
+the post's list, ``:only: extra`` the others. The YAML is a list in the order of the table, with
+these fields:
 
     key       entry of the bibliography: title, number and link come from there
     brought   one sentence: what it brought
@@ -36,9 +37,7 @@ def _entries(path: Path, mtime: float):
 
 
 def month(row, entry) -> str:
-    """Year and month of a paper; an arXiv number begins with them (2412.19437: 2024-12).
-
-    """
+    """Year and month of a paper; an arXiv number begins with them (2412.19437: 2024-12)."""
     number = entry.fields.get("eprint", "")
     return str(row["date"]) if "date" in row else f"20{number[:2]}-{number[2:4]}"
 
@@ -81,14 +80,18 @@ class Papers(SphinxDirective):
         return nodes.row("", *(nodes.entry("", cell) for cell in cells))
 
     def _row(self, row, entry) -> nodes.row:
-        title = nodes.paragraph("", "", nodes.inline("", plain(entry.fields["title"]), classes=["title"]))
+        title = nodes.paragraph(
+            "", "", nodes.inline("", plain(entry.fields["title"]), classes=["title"])
+        )
         number, url = entry.fields.get("eprint"), entry.fields.get("url")
         if url:
             text = f"arXiv:{number}" if number else "链接"
             title += [nodes.Text(" "), nodes.reference("", text, refuri=url, internal=False)]
         uses = nodes.paragraph()
         for name in row["used_in"]:
-            pages = [d for d in self.env.found_docs if d.startswith("book/") and d.endswith(f"/{name}")]
+            pages = [
+                d for d in self.env.found_docs if d.startswith("book/") and d.endswith(f"/{name}")
+            ]
             if len(pages) != 1:
                 self._warn(f"{row['key']}: used_in names {name!r}, pages found: {pages}")
                 continue

@@ -1,8 +1,8 @@
 """One place for the address of the repository: the environment variable ``BOOK_REPO_URL``.
 
-When it is given, pages get the repository, edit and issue buttons, notebook pages also the launch buttons for Colab
-and Binder, and links to code lead to the repository as well. When it is not, there is no button: none is dead.
-``BOOK_REPO_BRANCH`` names the branch (default ``main``).
+When it is given, pages get the repository, edit and issue buttons, notebook pages also the launch
+buttons for Colab and Binder, and links to code lead to the repository as well. When it is not,
+there is no button: none is dead. ``BOOK_REPO_BRANCH`` names the branch (default ``main``).
 """
 
 from __future__ import annotations

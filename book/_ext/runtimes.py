@@ -1,6 +1,8 @@
-"""Say how long each notebook took to run: on the console after a build, and by ``{runtimes}`` on a page.
+"""Say how long each notebook took to run: on the console after a build, and by ``{runtimes}`` on a
+page.
 
-The times are those of the run that produced the outputs shown; a notebook taken from the cache keeps its own.
+The times are those of the run that produced the outputs shown; a notebook taken from the cache
+keeps its own.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Search in Chinese without a word list.
 
-Sphinx's own Chinese search cuts the pages into the words of a dictionary but not the reader's query, so a compound
-such as 负载均衡 is found only by chance. Here both sides are cut into overlapping pairs of characters, in Python while
-the index is built and by the same rule in the browser; Latin words, digits and identifiers stay whole.
+Sphinx's own Chinese search cuts the pages into the words of a dictionary but not the reader's
+query, so a compound such as 负载均衡 is found only by chance. Here both sides are cut into
+overlapping pairs of characters, in Python while the index is built and by the same rule in the
+browser; Latin words, digits and identifiers stay whole.
 """
 
 from __future__ import annotations
