@@ -10,12 +10,10 @@ Equations
     V1 §3.1 (6)-(8) fine-grained segmentation, §3.2 (9)-(11) shared expert isolation
 
 Departures
-    Eq. (12) adds the residual u_t; here the decoder layer does, as in the released code.
-    `routed_scaling_factor` multiplies the gate values; the papers do not print it, the released
-    code does. Eq. (13) gets 1e-20 in the denominator, so that affinities that all underflow to
-    zero give zero instead of 0/0.
-    The gate computes in float32 at least, also under autocast and in a bfloat16 model: in
-    bfloat16 many tokens would choose other experts.
+    The decoder layer adds the residual u_t of eq. (12), as in the released code.
+    `routed_scaling_factor` multiplies the gate values: in the released code, not in the papers.
+    Eq. (13) gets 1e-20 in the denominator: affinities that all underflow give 0, not 0/0.
+    The gate computes in float32 at least, also under autocast and in a bfloat16 model.
 """
 
 import dataclasses
@@ -42,12 +40,11 @@ class Routing(NamedTuple):
 class Gate(nn.Module):
     """Scores the routed experts for every token and chooses K of them (V3 eq. 13, 15, 16).
 
-    `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" there is also the buffer
-    `e_score_correction_bias` (b_i): it takes part in the choice and in nothing else, gets no
-    gradient, and is moved by `dsnotes.balance`.
+    `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" the buffer
+    `e_score_correction_bias` (b_i) takes part in the choice and in nothing else; it gets no
+    gradient and is moved by `dsnotes.balance`.
 
-        >>> indices, weights, scores = Gate(TINY)(torch.randn(5, TINY.hidden_size))
-        >>> indices.shape
+        >>> Gate(TINY)(torch.randn(5, TINY.hidden_size)).indices.shape
         torch.Size([5, 4])
     """
 
@@ -58,13 +55,15 @@ class Gate(nn.Module):
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         nn.init.normal_(self.weight, std=config.initializer_range)
-        with_bias = config.topk_method == "noaux_tc"
-        bias = torch.zeros(config.n_routed_experts, dtype=torch.float32) if with_bias else None
-        self.register_buffer("e_score_correction_bias", bias)
+        bias = torch.zeros(config.n_routed_experts, dtype=torch.float32)
+        has_bias = config.topk_method == "noaux_tc"
+        self.register_buffer("e_score_correction_bias", bias if has_bias else None)
 
     def forward(self, x: Float[Tensor, "tokens hidden"]) -> Routing:
-        """Route tokens (T, D); raises ValueError or TypeError when x is not (T, hidden_size)."""
-        _check_input(x, hidden_size=self.config.hidden_size)
+        """Route T tokens; raises ValueError or TypeError when x is not (T, hidden_size) floats."""
+        _check_input(x, self.weight)
+        if x.ndim != 2:
+            raise ValueError(f"x must have shape (tokens, hidden_size), got {tuple(x.shape)}")
         scores = self._affinity(x)
         indices = self._choose(scores.detach())
         weights = scores.gather(1, indices)  # (16): the value is s, without the bias
@@ -93,7 +92,7 @@ class Gate(nn.Module):
             kept = group_scores.topk(config.topk_group, dim=1).indices
             closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, kept, False)
             # -inf, not 0: a biased score may be negative and would lose against a closed group
-            scores = groups.masked_fill(closed[..., None], -math.inf).flatten(1)
+            scores = groups.masked_fill(closed[:, :, None], -math.inf).flatten(1)
         return scores.topk(config.num_experts_per_tok, dim=1).indices
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Gate":
@@ -119,21 +118,25 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
-        """Map (..., hidden_size) to the same shape."""
-        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+    def forward(
+        self, x: Float[Tensor, "*batch hidden"], *, weight: Float[Tensor, "*batch 1"] | None = None
+    ) -> Float[Tensor, "*batch hidden"]:
+        """Map (..., hidden_size) to the same shape, times `weight` (..., 1) if there is one."""
+        h = F.silu(self.gate_proj(x)) * self.up_proj(x)
+        if weight is not None:
+            # down_proj is linear, and its input is narrower than its output: cheaper here
+            h = (h * weight).to(h.dtype)
+        y: Tensor = self.down_proj(h)
         return y
 
 
 class MoE(nn.Module):
     """Routed experts, weighted by the gate, plus shared experts for every token (V3 eq. 12).
 
-    After each call `routing` holds the `Routing` of that call, tokens flattened: the balancing
-    losses and the bias update need it.
+    `routing` holds the `Routing` of the last call, tokens flattened, for balancing.
 
-        >>> moe = MoE(TINY)
-        >>> moe(torch.randn(2, 7, TINY.hidden_size)).shape, moe.routing.indices.shape
-        (torch.Size([2, 7, 64]), torch.Size([14, 4]))
+        >>> MoE(TINY)(torch.randn(2, 7, TINY.hidden_size)).shape
+        torch.Size([2, 7, 64])
     """
 
     def __init__(self, config: Config) -> None:
@@ -141,14 +144,13 @@ class MoE(nn.Module):
         hidden, inner = config.hidden_size, config.moe_intermediate_size
         self.gate = Gate(config)
         self.experts = nn.ModuleList(MLP(hidden, inner) for _ in range(config.n_routed_experts))
-        self.shared_experts = (
-            MLP(hidden, config.n_shared_experts * inner) if config.n_shared_experts else None
-        )
+        n_shared = config.n_shared_experts
+        self.shared_experts = MLP(hidden, n_shared * inner) if n_shared else None
         self.routing: Routing | None = None
 
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """Map (..., hidden_size) to the same shape; bad input raises as in `Gate.forward`."""
-        _check_input(x, hidden_size=self.gate.config.hidden_size)
+        _check_input(x, self.gate.weight)
         tokens = x.reshape(-1, x.shape[-1])
         self.routing = self.gate(tokens)
         y = self._routed(tokens, self.routing)
@@ -157,19 +159,26 @@ class MoE(nn.Module):
         return y.view_as(x)
 
     def _routed(self, x: Tensor, routing: Routing) -> Tensor:
-        """Sum of g_i FFN_i(x) over the chosen experts, each expert called once.
+        """Sum of g_i FFN_i(x) over the chosen experts.
 
         A slot is one (token, choice) pair. Sorted by expert, the slots of an expert are one
-        contiguous block, so that it does one matrix product for all its tokens.
+        block: each expert is called once, with all its tokens.
         """
-        slot_expert = routing.indices.flatten()
-        order = slot_expert.argsort(stable=True)
-        token = order // routing.indices.shape[1]
-        load = slot_expert.bincount(minlength=len(self.experts)).tolist()
-        blocks = zip(self.experts, x[token].split(load), strict=True)
-        out = torch.cat([expert(block) for expert, block in blocks])
-        out = out * routing.weights.flatten()[order, None]
-        return torch.zeros_like(x).index_add(0, token, out.to(x.dtype))
+        expert_of_slot, g = routing.indices.flatten(), routing.weights.flatten()
+        order = expert_of_slot.argsort(stable=True)
+        token_of_slot = order // routing.indices.shape[1]
+        load = expert_of_slot.bincount(minlength=len(self.experts)).tolist()
+        blocks = zip(
+            self.experts,
+            token_of_slot.split(load),
+            x.index_select(0, token_of_slot).split(load),
+            g[order, None].split(load),
+            strict=True,
+        )
+        y = torch.zeros_like(x, dtype=routing.weights.dtype)  # sums in float32 at least
+        for expert, token, u, weight in blocks:
+            y.index_add_(0, token, expert(u, weight=weight).to(y.dtype))
+        return y.to(x.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles go without `routing`: it hangs on a graph, which cannot be copied."""
@@ -179,23 +188,20 @@ class MoE(nn.Module):
 def segment(config: Config, *, m: int) -> Config:
     """Fine-grained segmentation (V1 §3.1): m times the experts, each 1/m as wide, m times active.
 
-    Parameters and FLOPs of the experts stay the same, shared ones included; only the gate grows.
-    Raises ValueError when m is not a positive whole number that divides moe_intermediate_size.
+    Parameters and FLOPs of the experts stay the same; only the gate grows. Raises ValueError
+    when m does not divide moe_intermediate_size.
 
-        >>> fine = segment(TINY, m=2)
-        >>> fine.n_routed_experts, fine.moe_intermediate_size, fine.num_experts_per_tok
-        (32, 16, 8)
+        >>> segment(TINY, m=2).n_routed_experts  # 16 before
+        32
     """
-    if not isinstance(m, int) or m < 1 or config.moe_intermediate_size % m:
-        raise ValueError(
-            "m must be a positive whole number that divides moe_intermediate_size "
-            f"({config.moe_intermediate_size}), got {m!r}"
-        )
+    inner = config.moe_intermediate_size
+    if not isinstance(m, int) or m < 1 or inner % m:
+        raise ValueError(f"m must divide moe_intermediate_size ({inner}), got {m!r}")
     return dataclasses.replace(
         config,
         n_routed_experts=m * config.n_routed_experts,
         n_shared_experts=m * config.n_shared_experts,
-        moe_intermediate_size=config.moe_intermediate_size // m,
+        moe_intermediate_size=inner // m,
         num_experts_per_tok=m * config.num_experts_per_tok,
     )
 
@@ -203,18 +209,14 @@ def segment(config: Config, *, m: int) -> Config:
 def isolate_shared(config: Config, *, n: int) -> Config:
     """Shared expert isolation (V1 §3.2): n of the active routed experts become shared ones.
 
-    Parameters and FLOPs stay the same. Raises ValueError when n is not a whole number from 0 to
-    num_experts_per_tok - 1.
+    Parameters and FLOPs stay the same. Raises ValueError when no active routed one would be left.
 
-        >>> isolated = isolate_shared(config, n=1)  # 64 experts, 8 active
-        >>> isolated.n_shared_experts, isolated.n_routed_experts, isolated.num_experts_per_tok
-        (1, 63, 7)
+        >>> isolate_shared(config, n=1).n_routed_experts  # of 64 experts, 8 active
+        63
     """
-    if not isinstance(n, int) or not 0 <= n < config.num_experts_per_tok:
-        raise ValueError(
-            "n must be a whole number from 0 to num_experts_per_tok - 1 "
-            f"({config.num_experts_per_tok - 1}), got {n!r}"
-        )
+    most = config.num_experts_per_tok - 1
+    if not isinstance(n, int) or not 0 <= n <= most:
+        raise ValueError(f"n must be a whole number from 0 to {most}, got {n!r}")
     return dataclasses.replace(
         config,
         n_shared_experts=config.n_shared_experts + n,
@@ -226,29 +228,23 @@ def isolate_shared(config: Config, *, n: int) -> Config:
 def expert_combinations(config: Config) -> int:
     """How many different sets of routed experts a token can be sent to (V1 §3.1).
 
-    C(N, K) without groups. With groups only the sets that touch at most topk_group groups count;
-    those that touch all of j given groups are counted by inclusion and exclusion.
+    C(N, K) without groups. With groups, the sets inside at most topk_group of them: those that
+    touch each of j given groups are counted by inclusion and exclusion.
 
         >>> expert_combinations(config)  # 16 experts, 2 active
         120
     """
-    k, group_size = config.num_experts_per_tok, config.n_routed_experts // config.n_group
-
-    def touching_all(j: int) -> int:
-        return sum(
-            (-1) ** (j - i) * math.comb(j, i) * math.comb(i * group_size, k) for i in range(j + 1)
-        )
-
+    k, size = config.num_experts_per_tok, config.n_routed_experts // config.n_group
     return sum(
-        math.comb(config.n_group, j) * touching_all(j) for j in range(1, config.topk_group + 1)
+        math.comb(config.n_group, j) * (-1) ** (j - i) * math.comb(j, i) * math.comb(i * size, k)
+        for j in range(1, config.topk_group + 1)
+        for i in range(j + 1)
     )
 
 
-def _check_input(x: Tensor, *, hidden_size: int) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"x must hold floating-point numbers, got dtype {x.dtype}")
-    if x.ndim == 0 or x.shape[-1] != hidden_size:
-        raise ValueError(
-            f"x must have hidden_size ({hidden_size}) as its last dimension, "
-            f"got shape {tuple(x.shape)}"
-        )
+def _check_input(x: Tensor, weight: Tensor) -> None:
+    mixed = x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type)
+    if mixed or not x.is_floating_point():
+        raise TypeError(f"x must be {weight.dtype} like the weights, got {x.dtype}")
+    if x.ndim == 0 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"x must have shape (..., {weight.shape[1]}), got {tuple(x.shape)}")
