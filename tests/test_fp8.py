@@ -28,7 +28,7 @@ from dsnotes.fp8 import (
     dequantize,
     quantize,
 )
-from dsnotes.fp8_linear import Fp8Linear, Recipe
+from dsnotes.fp8_linear import Bf16Linear, Fp8Linear, Recipe
 from dsnotes.model import DeepSeek
 
 FLOATS = pytest.mark.parametrize("fmt", [E4M3, E5M2, E5M6], ids=lambda f: f.name)
@@ -420,6 +420,30 @@ def test_convert_replaces_what_v3_quantises_and_nothing_else() -> None:
     assert all(after[name] is before[name] for name in before)
     assert model.model.layers[1].self_attn.o_proj.recipe.cache_format is E5M6
     assert model.model.layers[1].self_attn.q_b_proj.recipe.cache_format is E4M3
+
+
+def test_the_bf16_baseline_replaces_the_same_layers() -> None:
+    model = DeepSeek(TINY)
+    names = fp8_linear.convert(DeepSeek(TINY))
+    assert fp8_linear.convert(model, recipe=None) == names
+    assert all(isinstance(model.get_submodule(name), Bf16Linear) for name in names)
+
+
+def test_the_bf16_baseline_equals_a_linear_layer_in_bfloat16() -> None:
+    linear, x, dy = case()
+    baseline = Bf16Linear(300, 140, bias=False)
+    baseline.load_state_dict(linear.state_dict())
+    y, dx, dw = run(baseline, x, dy)
+    narrow = nn.Linear(300, 140, bias=False, dtype=torch.bfloat16)
+    narrow.load_state_dict(linear.state_dict())
+    y16, dx16, dw16 = run(narrow, x.bfloat16(), dy.bfloat16())
+    for ours, theirs in [(y, y16), (dx, dx16)]:  # sums in another order round differently
+        assert ours.equal(ours.bfloat16().float())
+        assert (ours.bfloat16() == theirs).float().mean() > 0.99
+        assert relative_error(ours, theirs.float()) < 3e-4
+    assert not dw.equal(dw.bfloat16().float())  # float32
+    assert relative_error(dw, dw16.float()) < 2.0**-8
+    assert relative_error(dw, dy.bfloat16().float().T @ x.bfloat16().float()) < 1e-6
 
 
 def test_a_converted_model_is_close_and_can_be_trained() -> None:

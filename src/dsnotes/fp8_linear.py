@@ -20,6 +20,7 @@ import dataclasses
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -64,7 +65,6 @@ class Recipe:
 
 
 V3_RECIPE = Recipe()
-V3_O_PROJ_RECIPE = Recipe(cache_format=E5M6)
 
 
 class _Fp8Linear(torch.autograd.Function):
@@ -128,19 +128,41 @@ class Fp8Linear(nn.Linear):
         return y.view(*input.shape[:-1], self.out_features)
 
 
-def convert(
-    model: nn.Module, *, recipe: Recipe = V3_RECIPE, o_proj_recipe: Recipe | None = None
-) -> list[str]:
+class Bf16Linear(nn.Linear):
+    """The baseline: operands and results of the same products in BF16, the weight gradient in FP32.
+
+    Computed in FP32 on numbers rounded to BF16, so that it is as fast where BF16 is slow.
+    """
+
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Map (..., in_features) to (..., out_features), float32 numbers that fit in BF16."""
+        weight = self.weight + (self.weight.bfloat16().float() - self.weight).detach()
+        y: Tensor = _RoundBothWays.apply(F.linear(_RoundBothWays.apply(input.float()), weight))
+        return y
+
+
+class _RoundBothWays(torch.autograd.Function):
+    """To BF16 and back, the value in forward and its gradient in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.bfloat16().float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].bfloat16().float()
+
+
+def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]:
     """Replace in place the linear layers that V3 runs in FP8 and none else; returns their names.
 
-    The weights are shared, not copied. `o_proj_recipe` is by default `recipe` with an E5M6 cache.
-    Raises TypeError when such a layer has a bias or a weight that is not float32.
+    The weights are shared, not copied. `o_proj` gets the recipe with an E5M6 cache (V3 section
+    3.3.3). With `recipe=None` the same layers become `Bf16Linear`. Raises TypeError when such a
+    layer has a bias or a weight that is not float32.
 
         >>> len(convert(DeepSeek(TINY)))
         120
     """
-    if o_proj_recipe is None:
-        o_proj_recipe = dataclasses.replace(recipe, cache_format=E5M6)
     converted: list[str] = []
     for path, module in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
@@ -151,8 +173,15 @@ def convert(
                 f"{path} must be a float32 linear layer without bias, got {module.weight.dtype} "
                 f"and bias {module.bias is not None}"
             )
-        chosen = o_proj_recipe if name == "o_proj" else recipe
-        layer = Fp8Linear(module.in_features, module.out_features, recipe=chosen, device="meta")
+        sizes = module.in_features, module.out_features
+        layer: nn.Linear
+        if recipe is None:
+            layer = Bf16Linear(*sizes, bias=False, device="meta")
+        elif name == "o_proj":
+            o_proj_recipe = dataclasses.replace(recipe, cache_format=E5M6)
+            layer = Fp8Linear(*sizes, recipe=o_proj_recipe, device="meta")
+        else:
+            layer = Fp8Linear(*sizes, recipe=recipe, device="meta")
         layer.weight = module.weight
         setattr(model.get_submodule(parent), name, layer)
         converted.append(path)

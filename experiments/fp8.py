@@ -1,0 +1,288 @@
+"""FP8 against BF16: the error of each kind of group, limited accumulation, and training.
+
+Four parts. Outliers: what one large channel costs the others, for E4M3, E5M2 and INT8 in groups of
+every kind. Tokens: rows of very different size, made up and taken from the backward pass of the
+trained model, in tiles and in blocks. Accumulation: the model of a tensor core over K, N_C and
+distributions. Training: a small DeepSeek with FP32, BF16 and FP8 linear layers from the same start
+on the same batches; one FP8 variant quantises activation gradients in 128x128 blocks, as in
+appendix B.2 of V3, another in E5M2. What is not a linear layer runs in FP32 in all of them.
+
+Writes book/data/runs/fp8.json. `python experiments/fp8.py --help` lists the options.
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from itertools import product
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dsnotes.config import TINY
+from dsnotes.fp8 import (
+    BLOCK,
+    E4M3,
+    E5M2,
+    INT8,
+    PER_TENSOR,
+    TILE,
+    Format,
+    Group,
+    dequantize,
+    quantize,
+)
+from dsnotes.fp8_gemm import accumulation_errors
+from dsnotes.fp8_linear import V3_RECIPE, Fp8Linear, Recipe, convert
+from dsnotes.model import DeepSeek
+from dsnotes.tasks import batches, held_out
+from dsnotes.training import evaluate, next_token_loss, train
+
+OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "fp8.json"
+
+SMALL = dataclasses.replace(  # wide enough that a row has more than one tile
+    TINY,
+    hidden_size=256,
+    num_hidden_layers=2,
+    intermediate_size=512,
+    moe_intermediate_size=128,
+    n_routed_experts=8,
+    num_experts_per_tok=2,
+    n_group=1,
+    topk_group=1,
+    q_lora_rank=128,
+    kv_lora_rank=64,
+    qk_nope_head_dim=32,
+    qk_rope_head_dim=16,
+    v_head_dim=32,
+    num_nextn_predict_layers=0,
+    initializer_range=0.02,
+)
+BATCH_SIZE, SEQ_LEN, LEARNING_RATE, GAMMA = 8, 96, 2e-3, 0.01
+SMOOTHING = 0.9  # of the curves, as in V3 appendix B.1
+
+VARIANTS: dict[str, Recipe | str | None] = {
+    "fp32": "as it is",
+    "bf16": None,
+    "fp8": V3_RECIPE,
+    "fp8, Dgrad 128x128": Recipe(dgrad_group=BLOCK),
+    "fp8, gradients E5M2": Recipe(gradient_format=E5M2),
+}
+GROUPS: dict[str, Group] = {"tensor": PER_TENSOR, "1x128": TILE, "128x128": BLOCK}
+
+
+def outliers() -> list[dict[str, object]]:
+    """Relative error of all other channels when one of N(0,1) data is multiplied by `factor`."""
+    rows = []
+    for factor in (1.0, 1e2, 1e3, 1e4, 1e5, 1e6):
+        for fmt, (name, group) in product((E4M3, E5M2, INT8), GROUPS.items()):
+            errors, flushed = [], []
+            for seed in range(3):
+                x = torch.randn(256, 4096, generator=torch.Generator().manual_seed(seed))
+                x[:, 1000] *= factor
+                others = torch.arange(4096) != 1000
+                y = dequantize(quantize(x, group=group, fmt=fmt))[:, others]
+                x = x[:, others]
+                errors.append(((y - x).norm() / x.norm()).item())
+                flushed.append(y.eq(0).float().mean().item())
+            rows.append(
+                {
+                    "factor": factor,
+                    "format": fmt.name,
+                    "group": name,
+                    "error": spread(errors),
+                    "flushed": spread(flushed),
+                }
+            )
+    return rows
+
+
+def unequal_tokens() -> list[dict[str, object]]:
+    """Gradient-like data: rows of log-normal size, as a function of sigma."""
+    rows = []
+    for sigma in (0.0, 1.0, 2.0, 4.0, 6.0):
+        for fmt, (name, group) in product((E4M3, E5M2, INT8), GROUPS.items()):
+            measured = []
+            for seed in range(3):
+                generator = torch.Generator().manual_seed(seed)
+                size = torch.exp(sigma * torch.randn(1024, 1, generator=generator))
+                x = torch.randn(1024, 512, generator=generator) * size
+                measured.append(token_errors(x, group, fmt))
+            rows.append({"sigma": sigma, "format": fmt.name, "group": name} | summary(measured))
+    return rows
+
+
+def token_errors(x: Tensor, group: Group, fmt: Format = E4M3) -> dict[str, float]:
+    """Median relative error of a row, and how many rows lose more than a quarter."""
+    x = x[x.norm(dim=1) > 0]
+    errors = (dequantize(quantize(x, group=group, fmt=fmt)) - x).norm(dim=1) / x.norm(dim=1)
+    return {"median": errors.median().item(), "over_quarter": (errors > 0.25).float().mean().item()}
+
+
+def summary(measured: list[dict[str, float]]) -> dict[str, list[float]]:
+    return {key: spread([m[key] for m in measured]) for key in measured[0]}
+
+
+def spread(values: list[float]) -> list[float]:
+    """[smallest, mean, largest], to four digits."""
+    return [float(f"{v:.4g}") for v in (min(values), sum(values) / len(values), max(values))]
+
+
+def accumulation() -> list[dict[str, object]]:
+    """Three seeds of the sweep over K and N_C."""
+    sweep = {"ks": (512, 1024, 4096, 16384), "promote_every": (None, 512, 128, 32)}
+    sweeps = [accumulation_errors(**sweep, seed=seed) for seed in range(3)]
+    keys = ("distribution", "K", "N_C")
+    return [
+        {key: same[0][key] for key in keys}
+        | {m: spread([row[m] for row in same]) for m in same[0] if m not in keys}
+        for same in zip(*sweeps, strict=True)
+    ]
+
+
+def training(
+    variant: str, seed: int, *, steps: int, device: str
+) -> tuple[dict[str, object], nn.Module]:
+    """One run; the start and the batches depend on the seed alone."""
+    torch.manual_seed(seed)
+    model = DeepSeek(SMALL).to(device)
+    recipe = VARIANTS[variant]
+    if not isinstance(recipe, str):
+        convert(model, recipe=recipe)
+    data = batches(steps=steps, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
+    losses = [s.loss for s in train(model, data, learning_rate=LEARNING_RATE, gamma=GAMMA)]
+    run = {
+        "variant": variant,
+        "seed": seed,
+        "held_out": round(evaluate(model, held_out(seq_len=SEQ_LEN)).loss, 5),
+        "loss": [round(loss, 4) for loss in losses],
+    }
+    print(variant, seed, run["held_out"], flush=True)
+    return run, model
+
+
+def smoothed(losses: list[float]) -> list[float]:
+    value, curve = 0.0, []
+    for number, loss in enumerate(losses, start=1):
+        value = SMOOTHING * value + (1 - SMOOTHING) * loss
+        curve.append(value / (1 - SMOOTHING**number))
+    return curve
+
+
+def gaps(runs: list[dict]) -> list[dict[str, object]]:
+    """(loss - loss of BF16) / loss of BF16, same seed: smoothed over the steps, and held out."""
+    of = {(run["variant"], run["seed"]): run for run in runs}
+    result = []
+    for (variant, seed), run in of.items():
+        base = of["bf16", seed]
+        pairs = zip(smoothed(run["loss"]), smoothed(base["loss"]), strict=True)
+        curve = [(a - b) / b for a, b in pairs]
+        late = curve[len(curve) // 2 :]
+        result.append(
+            {
+                "variant": variant,
+                "seed": seed,
+                "largest": float(f"{max(map(abs, curve)):.3g}"),
+                "largest_in_second_half": float(f"{max(map(abs, late)):.3g}"),
+                "mean_of_second_half": float(f"{sum(late) / len(late):.3g}"),
+                "held_out": float(f"{run['held_out'] / base['held_out'] - 1:.3g}"),
+            }
+        )
+    return result
+
+
+def real_gradients(model: nn.Module, seed: int, device: str) -> list[dict[str, object]]:
+    """Activation gradients of every FP8 layer in tiles and in blocks, and how unequal tokens are.
+
+    `decades` is log10 of the ratio between the 99th and the 1st percentile of the row norms.
+    """
+    rows: list[dict[str, object]] = []
+
+    def record(name: str, gradient: Tensor) -> None:
+        dy = gradient.flatten(0, -2).float().cpu()
+        if len(dy) < 128:
+            return
+        norms = dy.norm(dim=1)
+        low, high = norms[norms > 0].quantile(torch.tensor([0.01, 0.99])).log10().tolist()
+        row: dict[str, object] = {"layer": name, "decades": round(high - low, 2)}
+        for group in ("1x128", "128x128", "tensor"):
+            errors = token_errors(dy, GROUPS[group])
+            row[group] = [float(f"{value:.3g}") for value in errors.values()]
+        rows.append(row)
+
+    hooks = [
+        module.register_full_backward_hook(
+            lambda module, inputs, outputs, name=name: record(name, outputs[0])
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, Fp8Linear)
+    ]
+    batch = next(batches(steps=1, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=1000 + seed))
+    tokens = batch.tokens.to(device)
+    next_token_loss(model(tokens), tokens).backward()
+    for hook in hooks:
+        hook.remove()
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.time()
+    cpu_start = time.process_time()
+    tables = {
+        "outliers": outliers(),
+        "unequal_tokens": unequal_tokens(),
+        "accumulation": accumulation(),
+    }
+    print(f"tables: {time.process_time() - cpu_start:.0f} s of CPU time", flush=True)
+    runs = []
+    for seed, variant in product(range(args.seeds), VARIANTS):
+        run, model = training(variant, seed, steps=args.steps, device=args.device)
+        runs.append(run)
+        if variant == "fp8" and seed == 0:
+            tables["real_gradients"] = real_gradients(model, seed, args.device)
+    cuda = args.device.startswith("cuda")
+    record = {
+        "settings": {
+            "steps": args.steps,
+            "batch_size": BATCH_SIZE,
+            "seq_len": SEQ_LEN,
+            "learning_rate": LEARNING_RATE,
+            "gamma": GAMMA,
+            "smoothing": SMOOTHING,
+            "parameters": sum(p.numel() for p in model.parameters()),
+        },
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name() if cuda else "cpu, one thread",
+        "date": time.strftime("%Y-%m-%d"),
+        "minutes": round((time.time() - start) / 60, 1),
+        "cpu_minutes": round((time.process_time() - cpu_start) / 60, 1),
+        "seeds": list(range(args.seeds)),
+    } | tables
+    record |= {"gaps": gaps(runs), "runs": runs}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(_one_row_a_line(record), encoding="utf-8")
+
+
+def _one_row_a_line(record: dict[str, object]) -> str:
+    """JSON with every row of a table on its own line, for readable differences."""
+    parts = []
+    for key, value in record.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            text = "[\n  " + ",\n  ".join(json.dumps(row) for row in value) + "\n ]"
+        parts.append(f' "{key}": {text}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    main()
