@@ -5,9 +5,12 @@
     timeline   when each action runs, idle time, live activations, and the formulas of the paper
     draw       both, and the trace of a real run, as a figure
     split      the backward pass cut in two: gradients of inputs now, of weights later
-    runtime    one rank of a pipeline: runs its actions, sends and receives (any launcher)
+    channels   the messages between ranks
+    runtime    one rank of a pipeline: runs its actions, on any launcher
     launch     starts the ranks as processes of this machine, watches over them, ends them
+    worker     what such a process runs
     engine     the same step on torch's own schedule, the one to use in earnest
+    __main__   one step under torchrun
 
 The first four need no torch.
 """

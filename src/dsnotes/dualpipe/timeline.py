@@ -113,7 +113,8 @@ class Timeline:
     @property
     def idle(self) -> tuple[Time, ...]:
         """The bubble of every rank: the part of the makespan in which it does nothing."""
-        return tuple(self.makespan - sum(e.end - e.start for e in evs) for evs in self.events)
+        makespan = self.makespan
+        return tuple(makespan - sum(e.end - e.start for e in events) for events in self.events)
 
     @property
     def bubble_fraction(self) -> float:

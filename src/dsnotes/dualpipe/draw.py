@@ -1,0 +1,74 @@
+"""A schedule as a figure in the manner of V3 (arXiv 2412.19437) figure 5: a row per rank.
+
+Simulated timelines and traces of real runs are drawn alike, so that they can stand side by side.
+"""
+
+from typing import TYPE_CHECKING
+
+from dsnotes.dualpipe.actions import Action, Kind
+from dsnotes.dualpipe.timeline import Timeline
+from dsnotes.plot import COLORS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Colour says what, hatching tells the direction also in grey; names are those of the book.
+_LOOKS = {
+    Kind.FORWARD: ("前向", COLORS["orange"]),
+    Kind.BACKWARD: ("完整反向", COLORS["blue"]),
+    Kind.BACKWARD_INPUT: ("输入梯度的反向", COLORS["sky"]),
+    Kind.BACKWARD_WEIGHT: ("权重梯度的反向", COLORS["green"]),
+}
+
+
+def draw_timeline(
+    ax: "Axes", timeline: Timeline, *, numbers: bool = True, legend: bool = True, unit: str = ""
+) -> None:
+    """Draw `timeline` on `ax`; in an overlapped pair the forward is the upper half.
+
+    `numbers` writes the micro-batch into each box (bold: second direction), best up to about 20
+    micro-batches on a wide figure. `unit` is that of time.
+
+        >>> draw_timeline(ax, simulate(dualpipe(8, 20)))
+    """
+    from matplotlib.patches import Patch
+
+    for rank, events in enumerate(timeline.events):
+        for action, start, end in events:
+            height = 0.9 / len(action.parts)
+            for i, part in enumerate(action.parts):
+                _box(ax, part, start, end - start, rank - 0.45 + i * height, height, numbers)
+    ranks = len(timeline.events)
+    ax.set_ylim(ranks - 0.5, -0.5)
+    ax.set_yticks(range(ranks), [str(rank) for rank in range(ranks)])
+    ax.set_ylabel("rank")
+    ax.set_xlabel(f"时间（{unit}）" if unit else "时间")
+    ax.set_xlim(min(e[0].start for e in timeline.events), max(e[-1].end for e in timeline.events))
+    ax.grid(False)
+    if legend:
+        present = {p.kind for es in timeline.events for e in es for p in e.action.parts}
+        patches = [
+            Patch(facecolor=color, edgecolor="black", linewidth=0.4, label=label)
+            for kind, (label, color) in _LOOKS.items()
+            if kind in present
+        ]
+        if any(p.direction for es in timeline.events for e in es for p in e.action.parts):
+            patches.append(Patch(facecolor="white", edgecolor="black", hatch="////",
+                                 linewidth=0.4, label="返回方向"))  # fmt: skip
+        ax.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.14),
+                  ncols=len(patches))  # fmt: skip
+
+
+def _box(
+    ax: "Axes", part: Action, left: float, width: float, top: float, height: float, numbers: bool
+) -> None:
+    _, color = _LOOKS[part.kind]
+    ax.barh(
+        top + height / 2, width, height, left, color=color, edgecolor="black", linewidth=0.4,
+        hatch="////" if part.direction else None, alpha=0.75 if part.direction else 1.0,
+    )  # fmt: skip
+    if numbers:
+        ax.text(
+            left + width / 2, top + height / 2, str(part.micro_batch), ha="center", va="center",
+            fontsize=5, fontweight="bold" if part.direction else "normal", clip_on=True,
+        )  # fmt: skip

@@ -1,0 +1,65 @@
+"""The same step on torch's own ScheduleDualPipeV: the engine to use in earnest.
+
+`torch.distributed.pipelining` overlaps sending with computing, infers shapes, handles several
+inputs and outputs a stage, and splits any module's backward, not only that of linear layers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from dsnotes.dualpipe.launch import Ranks
+from dsnotes.dualpipe.runtime import Loss, gradients
+from dsnotes.dualpipe.schedule import dualpipev
+
+
+def torch_dualpipev(
+    ranks: Ranks,
+    stages: Sequence[nn.Module],
+    inputs: Shaped[Tensor, "m batch *_"],
+    targets: Shaped[Tensor, "m target *_"],
+    *,
+    loss: Loss,
+    timeout: float = 60.0,
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean loss and gradients of one step of ScheduleDualPipeV, two stages on each of `ranks`.
+
+    Raises what `Ranks.call` and `dualpipev` raise.
+
+        >>> with Ranks(2) as ranks:
+        ...     value, grads = torch_dualpipev(ranks, four_stages, inputs, targets, loss=F.mse_loss)
+    """
+    schedule = dualpipev(len(stages) // 2, len(inputs))
+    jobs = [
+        ({s: stages[s] for s in schedule.stages_of(rank)}, len(stages), inputs, targets, loss)
+        for rank in range(schedule.num_ranks)
+    ]
+    results = ranks.call(_step, jobs, timeout=timeout)
+    merged = {name: gradient for _, part in results for name, gradient in part.items()}
+    return sum(results[0][0]) / len(inputs), merged
+
+
+def _step(
+    on_wait: Callable[[int | None], None],
+    stages: dict[int, nn.Module],
+    num_stages: int,
+    inputs: Tensor,
+    targets: Tensor,
+    loss: Loss,
+) -> tuple[list[float], dict[str, Tensor]]:
+    from torch.distributed.pipelining import PipelineStage, ScheduleDualPipeV
+
+    local: list[Any] = [
+        PipelineStage(stages[s], s, num_stages, inputs.device) for s in sorted(stages)
+    ]
+    schedule = ScheduleDualPipeV(local, n_microbatches=len(inputs), loss_fn=loss)
+    losses: list[Tensor] = []
+    if dist.get_rank() == 0:  # holds the first and the last stage
+        arguments: dict[str, Any] = {"target": targets.flatten(0, 1), "losses": losses}
+        schedule.step(inputs.flatten(0, 1), **arguments)
+    else:
+        schedule.step()
+    return [value.item() for value in losses], gradients(stages)

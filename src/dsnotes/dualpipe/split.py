@@ -1,0 +1,114 @@
+"""The backward pass cut in two: gradients of inputs at once, gradients of weights when asked.
+
+For y = x W^T the backward pass has two independent products, dx = dy W and dW = dy^T x. Only dx is
+awaited by the stage before, so that dW can fill a wait; its operands are kept until then.
+
+Equations
+    Zero Bubble (arXiv 2401.10241) §2: B, the gradient of the input, and W, that of the weights;
+    V3 (arXiv 2412.19437) §3.2.1: "backward for input" and "backward for weights"
+
+Departures
+    Only weights of linear layers are put off, as in the released code: their products are nearly
+    all of the work. Gains of norms, embeddings and the like get their gradient with the inputs.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+class WeightQueue:
+    """The weight gradients that one forward pass owes.
+
+    Run the forward inside `with queue.record()`; any backward then leaves out the weights and
+    biases of linear layers, and `flush` adds what is missing to their `.grad`.
+
+        >>> layer, queue = torch.nn.Linear(3, 2), WeightQueue()
+        >>> with queue.record():
+        ...     y = layer(torch.ones(1, 3, requires_grad=True))
+        >>> y.sum().backward()
+        >>> layer.weight.grad is None
+        True
+        >>> queue.flush(); layer.weight.grad
+        tensor([[1., 1., 1.],
+                [1., 1., 1.]])
+    """
+
+    def __init__(self) -> None:
+        self._owed: list[Callable[[], None]] = []
+
+    @contextmanager
+    def record(self) -> Iterator[None]:
+        """Linear layers called inside put off their weight gradients."""
+        with _Intercept(self._owed):
+            yield
+
+    def flush(self) -> None:
+        """Compute what backward has left out since the last call."""
+        with torch.no_grad():  # the kept inputs still hang on their graph
+            for accumulate in self._owed:
+                accumulate()
+        self._owed.clear()
+
+
+class _Intercept(TorchFunctionMode):
+    """Replaces F.linear on parameters, wherever in the model it is called."""
+
+    def __init__(self, owed: list[Callable[[], None]]) -> None:
+        super().__init__()
+        self._owed = owed
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.linear:
+            return self._linear(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        # A computed weight has a graph of its own behind it, which must be passed through now.
+        if not (weight.is_leaf and weight.requires_grad and (bias is None or bias.is_leaf)):
+            return F.linear(input, weight, bias)
+        # An input that needs no gradient would leave nothing to call backward on.
+        if not input.requires_grad:
+            input = input.detach().requires_grad_()
+        y: Tensor = _Linear.apply(input, weight.detach(), self._accumulator(weight, bias))
+        return y if bias is None else y + bias.detach()
+
+    def _accumulator(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor, Tensor], None]:
+        def put_off(x: Tensor, grad: Tensor) -> None:
+            def accumulate() -> None:
+                flat = grad.reshape(-1, grad.shape[-1])
+                _add_grad(weight, flat.t() @ x.reshape(-1, x.shape[-1]))
+                if bias is not None and bias.requires_grad:
+                    _add_grad(bias, flat.sum(0))
+
+            self._owed.append(accumulate)
+
+        return put_off
+
+
+class _Linear(torch.autograd.Function):
+    """x W^T, whose backward returns dx and hands over x and dy for dW."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, put_off: Callable[..., None]) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.put_off = put_off
+        return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        x, weight = ctx.saved_tensors
+        ctx.put_off(x, grads[0])
+        return grads[0] @ weight, None, None
+
+
+def _add_grad(parameter: Tensor, grad: Tensor) -> None:
+    parameter.grad = grad if parameter.grad is None else parameter.grad + grad

@@ -1,0 +1,53 @@
+"""Stages and losses that the tests send to other processes, which import them from here."""
+
+import os
+import time
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Exits(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        os._exit(7)
+
+
+class Sleeps(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        time.sleep(600)
+        return x
+
+
+class Narrows(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[..., :-1]
+
+
+class KnowsItsSockets(nn.Linear):
+    """Raises when its process listens anywhere but on the loopback interface."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        addresses = listening_addresses()
+        if not addresses or not addresses <= {"0100007F", "0" * 24 + "01000000"}:
+            raise ArithmeticError(f"listens on {addresses}")
+        return super().forward(x)
+
+
+def listening_addresses() -> set[str]:
+    """The addresses this process listens on, in the hexadecimal notation of /proc/net/tcp."""
+    links = (os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+    sockets = {link for link in links if link.startswith("socket:")}
+    rows = [
+        row.split()
+        for table in ("tcp", "tcp6")
+        for row in Path("/proc/self/net", table).read_text().splitlines()[1:]
+    ]
+    return {
+        row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    }
+
+
+def scaled_mse(y: Tensor, target: Tensor) -> Tensor:
+    """A loss whose gradients are of the order of 1, so that absolute tolerances mean something."""
+    return 100 * F.mse_loss(y, target)
