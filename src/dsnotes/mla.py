@@ -39,8 +39,8 @@ class MLA(nn.Module):
     tokens attend to it and to each other, either by decompressing all latents (`absorb=False`) or
     by reading them as they are (`absorb=True`); all ways give the same output.
 
-        >>> x, rotation = torch.randn(2, 5, 64), rope_rotation(torch.arange(5), frequencies, ...)
-        >>> MLA(TINY)(x, rotation).shape
+        >>> rotation = rope_rotation(torch.arange(5), rope_frequencies(TINY), dtype=torch.float32)
+        >>> MLA(TINY)(torch.randn(2, 5, 64), rotation).shape
         torch.Size([2, 5, 64])
     """
 

@@ -85,6 +85,11 @@ class Backbone(nn.Module):
         x: Tensor = self.embed_tokens(tokens)
         if cache is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
+        elif len(cache.lengths) != len(tokens):
+            raise ValueError(
+                f"cache must hold the {len(tokens)} sequences of tokens, "
+                f"it holds {len(cache.lengths)}"
+            )
         else:
             positions = cache.positions(tokens.shape[1])
         if positions.max() >= self.config.max_position_embeddings:
@@ -115,7 +120,7 @@ class DeepSeek(nn.Module):
         self.model = Backbone(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         for parameter in self.parameters():
-            if parameter.ndim > 1:  # all but the norms
+            if parameter.ndim > 1 and not parameter.is_meta:  # all but the norms
                 nn.init.normal_(parameter, std=config.initializer_range)
 
     def forward(
