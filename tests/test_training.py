@@ -67,6 +67,13 @@ def test_gamma_may_follow_a_schedule() -> None:
     assert biases(frozen_after_two).equal(biases(run(steps=2, gamma=0.01)[0]))
 
 
+def test_the_learning_rate_may_follow_a_schedule() -> None:
+    one, _ = run(steps=1)
+    three, _ = run(steps=3, learning_rate=lambda step: 3e-3 if step < 1 else 0.0)
+    for first, second in zip(one.parameters(), three.parameters(), strict=True):
+        assert first.equal(second)
+
+
 @pytest.mark.parametrize("option", ["expert_alpha", "sequence_alpha"])
 def test_the_losses_change_the_routers(option: str) -> None:
     without, with_loss = run(steps=2)[0], run(steps=2, **{option: 1.0})[0]

@@ -5,7 +5,7 @@ draws, stops early or changes something between two steps in an ordinary `for` l
 inside a step is that of V3 (arXiv 2412.19437) §2.1.2: the balancing losses join the language loss,
 the optimizer moves the weights, and only then the load of the whole step moves the biases.
 
-Departure: the learning rate rises over ten steps and then stays, without decay.
+Departure: the learning rate rises over ten steps; after that it is what the caller says.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +20,7 @@ from dsnotes.balance import BiasBalancer, expert_balance_loss, expert_load, sequ
 from dsnotes.moe import MoE
 from dsnotes.tasks import Batch
 
+Schedule = float | Callable[[int], float]
 _WARM_UP_STEPS = 10
 
 
@@ -53,16 +54,16 @@ def train(
     model: nn.Module,
     data: Iterable[Batch],
     *,
-    learning_rate: float = 3e-3,
-    gamma: float | Callable[[int], float] = 0.0,
+    learning_rate: Schedule = 3e-3,
+    gamma: Schedule = 0.0,
     expert_alpha: float = 0.0,
     sequence_alpha: float = 0.0,
 ) -> Iterator[Step]:
     """Train in place with AdamW, one optimizer step per batch, yielding after each.
 
-    `gamma` is the bias update speed, a number or a function of the step; `expert_alpha` and
-    `sequence_alpha` weigh the losses of `dsnotes.balance`, each summed over the MoE layers. All
-    zero: nothing balances. Bad values raise ValueError as there.
+    `gamma` is the bias update speed; it and `learning_rate` may be functions of the step, from 0.
+    `expert_alpha` and `sequence_alpha` weigh the losses of `dsnotes.balance`, each summed over the
+    MoE layers. All zero: nothing balances. Bad values raise ValueError as there.
 
         >>> data = batches(steps=100, batch_size=16, seq_len=128, seed=0)
         >>> losses = [step.loss for step in train(DeepSeek(TINY), data, gamma=0.01)]
@@ -73,7 +74,7 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
     for number, batch in enumerate(data):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (number + 1) / _WARM_UP_STEPS)
+            group["lr"] = _at(number, learning_rate) * min(1.0, (number + 1) / _WARM_UP_STEPS)
         tokens = batch.tokens.to(next(model.parameters()).device)
         total = loss = next_token_loss(model(tokens), tokens)
         routings = [moe.routing for moe in moes if moe.routing is not None]
@@ -90,7 +91,7 @@ def train(
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if balancer is not None:
-            balancer.gamma = gamma(number) if callable(gamma) else gamma
+            balancer.gamma = _at(number, gamma)
             balancer.observe([routing.indices for routing in routings])
             balancer.step()
         yield Step(loss.item(), _load(moes))
@@ -111,6 +112,10 @@ def evaluate(model: nn.Module, batch: Batch) -> Evaluation:
         losses.append(next_token_loss(model(tokens), tokens).item() * len(tokens))
         loads.append(_load(moe_layers(model)))
     return Evaluation(sum(losses) / len(batch.tokens), torch.stack(loads))
+
+
+def _at(step: int, schedule: Schedule) -> float:
+    return schedule(step) if callable(schedule) else schedule
 
 
 def _load(moes: list[MoE]) -> Tensor:

@@ -1,0 +1,202 @@
+"""Train a small language model with nothing, a loss or a bias to balance its experts, by seeds.
+
+Writes the loss, MaxVio, load and bias curves and the evaluation on held-out text to one JSON file,
+which the section on balancing draws. For one seed all variants start from the same weights and see
+the same tokens in the same order; all are evaluated on the same held-out text.
+
+The last fifth of the steps is the end phase. As in V3 (arXiv 2412.19437 §4.2), gamma is 0 there and
+the learning rate a tenth. Two more variants change one of these each: `bias_kept` keeps gamma,
+`bias_hot` keeps the learning rate (so its loss is not comparable with the others).
+
+    python experiments/balance.py                          # about 10 minutes on one free core
+    python experiments/balance.py --steps 20 --seeds 0 --out /tmp/balance.json
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dsnotes import __version__
+from dsnotes.balance import max_vio
+from dsnotes.config import Config
+from dsnotes.model import DeepSeek
+from dsnotes.tasks import DOMAINS, VOCAB_SIZE, batches, held_out
+from dsnotes.training import evaluate, moe_layers, train
+
+OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "balance.json"
+CONFIG = Config(
+    vocab_size=VOCAB_SIZE,
+    hidden_size=96,
+    num_hidden_layers=3,
+    intermediate_size=192,
+    first_k_dense_replace=1,
+    moe_intermediate_size=48,
+    n_shared_experts=1,
+    n_routed_experts=16,
+    num_experts_per_tok=2,
+    num_attention_heads=4,
+    q_lora_rank=None,
+    kv_lora_rank=32,
+    qk_nope_head_dim=16,
+    qk_rope_head_dim=8,
+    v_head_dim=16,
+    max_position_embeddings=256,
+    initializer_range=0.02,
+)
+BATCH_SIZE, SEQ_LEN, LEARNING_RATE = 12, 128, 3e-3
+END_SHARE = 0.2  # of the steps are the end phase
+END_LEARNING_RATE = LEARNING_RATE / 10
+SNAPSHOT_EVERY = 5  # steps; the load is summed over them, the bias is that of the last
+LATE_STEPS = 50
+# gamma is ten times that of V3: with 0.001 the biases could not travel far enough in so few steps.
+# V3, too, has a tiny sequence-wise loss beside the bias. end_*: the value in the end phase.
+_BIAS = {"gamma": 0.01, "end_gamma": 0.0, "sequence_alpha": 1e-4}
+VARIANTS: dict[str, dict[str, float]] = {
+    "none": {},
+    "aux": {"expert_alpha": 0.01},
+    "bias": _BIAS,
+    "bias_kept": _BIAS | {"end_gamma": 0.01},
+    "bias_hot": _BIAS | {"end_learning_rate": LEARNING_RATE},
+}
+
+
+def run(variant: str, *, seed: int, steps: int) -> dict[str, Any]:
+    """Train one model and return its curves, rounded, as plain data."""
+    options: dict[str, Any] = dict(VARIANTS[variant])
+    end = end_phase(steps)
+    end_rate = options.pop("end_learning_rate", END_LEARNING_RATE)
+    options["learning_rate"] = lambda step: LEARNING_RATE if step < end else end_rate
+    if "gamma" in options:
+        gamma, end_gamma = options["gamma"], options.pop("end_gamma")
+        options["gamma"] = lambda step: gamma if step < end else end_gamma
+    torch.manual_seed(seed)
+    model = DeepSeek(CONFIG)
+    data = batches(steps=steps, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
+    loads, losses, biases = [], [], []
+    trained = train(model, data, **options)
+    for step in tqdm(trained, total=steps, desc=f"{variant}, seed {seed}", leave=False):
+        losses.append(step.loss)
+        loads.append(step.load)
+        if len(losses) % SNAPSHOT_EVERY == 0:
+            gates = [moe.gate for moe in moe_layers(model)]
+            biases.append(torch.stack([g.get_buffer("e_score_correction_bias") for g in gates]))
+    result = evaluate(model, held_out(seq_len=SEQ_LEN))
+    load = torch.stack(loads)  # (steps, layers, E)
+    snapshots = load[: steps // SNAPSHOT_EVERY * SNAPSHOT_EVERY].unflatten(0, (-1, SNAPSHOT_EVERY))
+    curves = {
+        "loss": numbers(torch.tensor(losses), digits=3),
+        "max_vio": numbers(max_vio(load).T, digits=2),  # (layers, steps)
+        "relative_load": numbers(relative(snapshots.sum(1)), digits=2),  # (snapshots, layers, E)
+        "bias": numbers(torch.stack(biases), digits=4) if "gamma" in options else None,
+    }
+    before = slice(max(0, end - LATE_STEPS), end)
+    evaluation = {
+        "eval_loss": round(result.loss, 4),
+        "max_vio_global": numbers(max_vio(result.load.sum(0)), digits=3),  # per layer
+        "max_vio_batch": round(max_vio(load[-LATE_STEPS:]).mean().item(), 3),
+        "max_vio_batch_before_end": round(max_vio(load[before]).mean().item(), 3),
+        "relative_load_by_domain": numbers(relative(result.load), digits=2),
+    }
+    return {"variant": variant, "seed": seed, **evaluation, **curves}
+
+
+def end_phase(steps: int) -> int:
+    """The first step of the end phase."""
+    return steps - round(END_SHARE * steps)
+
+
+def relative(load: torch.Tensor) -> torch.Tensor:
+    """Load over its mean: 1 everywhere is perfect balance."""
+    return load / load.float().mean(dim=-1, keepdim=True)
+
+
+def numbers(values: torch.Tensor, *, digits: int) -> Any:
+    """Nested lists of rounded numbers, to keep the file small."""
+    if values.ndim:
+        return [numbers(value, digits=digits) for value in values]
+    return round(values.item(), digits)
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Per variant [lowest, median, highest] over the seeds; MaxVio_global averaged over layers."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for variant in VARIANTS:
+        mine = [r for r in runs if r["variant"] == variant]
+        columns = {
+            "eval_loss": [r["eval_loss"] for r in mine],
+            "max_vio_batch_before_end": [r["max_vio_batch_before_end"] for r in mine],
+            "max_vio_batch": [r["max_vio_batch"] for r in mine],
+            "max_vio_global": [round(statistics.mean(r["max_vio_global"]), 3) for r in mine],
+        }
+        table[variant] = {
+            name: [min(values), statistics.median(values), max(values)]
+            for name, values in columns.items()
+        }
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--steps", type=int, default=250, help="optimizer steps of each run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
+    arguments = parser.parse_args()
+    if arguments.steps < SNAPSHOT_EVERY:
+        parser.error(f"--steps must be at least {SNAPSHOT_EVERY}, got {arguments.steps}")
+    torch.set_num_threads(1)
+    started, cpu_started = time.monotonic(), time.process_time()
+    jobs = [(variant, seed) for seed in arguments.seeds for variant in VARIANTS]
+    runs = []
+    try:
+        for variant, seed in tqdm(jobs, desc="runs"):
+            runs.append(run(variant, seed=seed, steps=arguments.steps))
+            tqdm.write(f"{variant}, seed {seed}: {dict(list(runs[-1].items())[2:6])}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing written")
+    report = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "minutes": round((time.monotonic() - started) / 60, 1),
+        "cpu_minutes": round((time.process_time() - cpu_started) / 60, 1),
+        "versions": {
+            "dsnotes": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "config": asdict(CONFIG),
+        "training": {
+            "steps": arguments.steps,
+            "seeds": arguments.seeds,
+            "batch_size": BATCH_SIZE,
+            "seq_len": SEQ_LEN,
+            "learning_rate": LEARNING_RATE,
+            "end_learning_rate": END_LEARNING_RATE,
+            "end_phase_from_step": end_phase(arguments.steps),
+            "snapshot_every": SNAPSHOT_EVERY,
+            "late_steps": LATE_STEPS,
+        },
+        "variants": VARIANTS,
+        "domains": DOMAINS,
+        "summary": summarise(runs),
+        "runs": sorted(runs, key=lambda r: (list(VARIANTS).index(r["variant"]), r["seed"])),
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    # written beside and moved into place, so that an interruption leaves the old file whole
+    unfinished = arguments.out.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(report, separators=(",", ":")) + "\n", encoding="utf-8")
+    os.replace(unfinished, arguments.out)
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
