@@ -24,7 +24,7 @@ def filled(lengths: list[int], *, capacity: int = 8) -> LatentCache:
     return cache
 
 
-def test_tokens_go_behind_the_valid_ones_of_their_own_sequence() -> None:
+def test_tokens_go_after_the_valid_ones_of_their_own_sequence() -> None:
     cache = filled([2, 5])
     before = cache.latents.clone()
     new = torch.randn(2, 2, WIDTH)

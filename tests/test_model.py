@@ -115,7 +115,7 @@ def test_logits_do_not_see_the_future(model: DeepSeek) -> None:
 
 
 def test_hidden_state_and_head_make_the_logits(model: DeepSeek) -> None:
-    """The seam for what follows the last block: `model.model` before, `model.head` behind it."""
+    """The seam for what follows the last block: `model.model` ends there, `model.head` goes on."""
     tokens = torch.randint(SMALL.vocab_size, (2, 5))
     hidden = model.model(tokens)
     assert hidden.shape == (2, 5, SMALL.hidden_size)
@@ -253,6 +253,10 @@ REFUSED: dict[str, tuple[Callable[[DeepSeek], object], str]] = {
     "too long": (
         lambda m: m(torch.zeros(1, 513, dtype=torch.long)),
         r"position 512 is beyond max_position_embeddings \(512\)",
+    ),
+    "too long to generate": (
+        lambda m: m.generate([[1] * 500], max_new_tokens=14),
+        r"capacity 513 exceeds max_position_embeddings \(512\)",
     ),
     "negative temperature": (
         lambda m: m.generate([[1]], max_new_tokens=1, temperature=-1.0),

@@ -1,7 +1,7 @@
 """The latent cache: what MLA keeps of a token once it has been read, and how much that is.
 
 A preallocated block of memory holds one vector per token and layer for every sequence of a batch.
-Tokens are appended behind the valid ones of their own sequence and can be taken back, which serves
+Tokens are appended after the valid ones of their own sequence and can be taken back, which serves
 prompts of unequal length and rejected drafts of speculative decoding alike.
 
 Sources
@@ -23,9 +23,9 @@ class LatentCache:
     """Per token and layer one normalised latent c^KV and one rotated shared key k^R; nothing else.
 
     Preallocated for `capacity` tokens in each of `batch_size` sequences and never enlarged.
-    Sequences may differ in length: `lengths` says how many tokens of each are valid, the next ones
-    are written behind them, and what lies further back is never attended to. Meant for inference:
-    no gradient flows through it.
+    Sequences may differ in length: `lengths` says how many tokens of each are valid; the next ones
+    are written after those, and whatever memory holds beyond them is never attended to. Meant for
+    inference: no gradient flows through it.
 
     `latents` is (num_layers, batch_size, capacity, c + r); `num_layers` is by default that of the
     main model.
@@ -104,7 +104,7 @@ class LatentCache:
         """True where a new token may look; None when that is everywhere.
 
         One comparison is causal, hides the padding of shorter sequences and hides what `truncate`
-        left behind: a token looks at positions up to its own.
+        dropped: a token looks at positions up to its own.
         """
         if num_tokens == 1 and bool((self.lengths == self.lengths[0]).all()):
             return None

@@ -74,7 +74,9 @@ class MLA(nn.Module):
     ) -> Float[Tensor, "batch seq hidden"]:
         """u_t of eq 11. `rotation` belongs to the positions of `x`; `layer` indexes the cache.
 
-        A first call on an empty cache fills it and runs the training form.
+        A first call on an empty cache fills it and runs the training form. Absorption multiplies
+        3.4 times as much per position in V3 but decompresses nothing: it pays while few tokens are
+        new, as in decoding.
         """
         query, latents = self.query(x, rotation), self.latent(x, rotation)
         if cache is None:

@@ -10,8 +10,8 @@ Sources
 
 Departures
     - Multi-token prediction modules (`model.layers.{L}` and on) are not built here.
-    - Prompts of unequal length are padded on the right and the padding is dropped from the cache
-      again; no attention mask for padding exists, because no token ever looks behind itself.
+    - Prompts of unequal length are padded at the end and the padding is dropped from the cache
+      again. It needs no mask of its own: a token only looks at positions up to its own.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Backbone(nn.Module):
         cache: LatentCache | None = None,
         absorb: bool = True,
     ) -> Float[Tensor, "batch seq hidden"]:
-        """Hidden states behind the last block, before the final norm.
+        """Hidden states after the last block, before the final norm.
 
         ValueError for tokens outside the vocabulary, an empty sequence, positions beyond
         `max_position_embeddings` and a cache without room.
@@ -139,7 +139,15 @@ class DeepSeek(nn.Module):
         return logits
 
     def new_cache(self, *, batch_size: int, capacity: int) -> LatentCache:
-        """An empty cache for this model, of the type and on the device of its weights."""
+        """An empty cache for this model, of the type and on the device of its weights.
+
+        ValueError when `capacity` exceeds `max_position_embeddings`.
+        """
+        if capacity > self.config.max_position_embeddings:
+            raise ValueError(
+                f"capacity {capacity} exceeds max_position_embeddings "
+                f"({self.config.max_position_embeddings})"
+            )
         weight = self.lm_head.weight
         return LatentCache(
             self.config,
