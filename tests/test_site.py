@@ -231,6 +231,7 @@ def test_figure_is_paired_once(tmp_path):
 
 def test_polish_repairs_and_repeats_without_effect():
     page = (
+        '<html lang="zh-CN" data-theme="auto">'
         '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
         '<script src="../searchindex.js"></script><button title="Toggle primary sidebar"></button>'
         '<nav aria-label="Main"></nav><div role="list"></div>'
@@ -239,6 +240,7 @@ def test_polish_repairs_and_repeats_without_effect():
     assert "<script" not in new
     assert "显示或隐藏全书目录" in new
     assert 'role="list"' not in new
+    assert new.startswith('<html lang="zh-CN" data-theme="light">')
     assert htmlpolish.polish(new) == new
     assert "searchindex.js" in htmlpolish.polish(page, search_page=True)
 

@@ -5,6 +5,7 @@
   large book), Font Awesome's script (the icons come from its web font), the scripts of live code
   (never switched on here);
 * roles and labels that accessibility checkers reject;
+* the colours: light without JavaScript (else none at all); with it, chosen before the first paint;
 * a description of each page for search engines, from its first paragraph unless the page gives
   one.
 """
@@ -45,6 +46,13 @@ def _tags(*files: str) -> re.Pattern[str]:
 
 DROP = _tags("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")
 SEARCH = _tags("_static/searchtools.js", "_static/language_data.js", "searchindex.js")
+THEME = (
+    'dataset.theme = localStorage.getItem("theme") || "auto"',
+    'dataset.theme = document.documentElement.dataset.mode !== "auto"'
+    ' ? localStorage.getItem("theme")'
+    ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"',
+)
+NO_SCRIPT = ('data-theme="auto">', 'data-theme="light">')
 LABEL = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 
 
@@ -53,6 +61,7 @@ def polish(page: str, *, search_page: bool = False) -> str:
     page = DROP.sub("", page)
     if not search_page:
         page = SEARCH.sub("", page)
+    page = page.replace(*THEME).replace(*NO_SCRIPT)
     for old, new in TEXT.items():
         page = page.replace(old, new)
     return LABEL.sub(r"\1", page)
@@ -61,6 +70,8 @@ def polish(page: str, *, search_page: bool = False) -> str:
 def polish_all(app, exception):
     if exception or app.builder.format != "html":
         return
+    for path in Path(app.outdir, "_static").glob("*webpack-macros.html"):
+        path.unlink()  # a template of the theme, copied by mistake
     for path in Path(app.outdir).rglob("*.html"):
         old = path.read_text("utf8")
         new = polish(old, search_page=path.name == "search.html")
