@@ -200,12 +200,13 @@ def test_power_of_two_scales_cost_little() -> None:
     assert 0.02 < plain < pow2 < 1.1 * plain
 
 
-def test_a_non_finite_value_spoils_its_group_and_no_other() -> None:
+@pytest.mark.parametrize("power_of_two", [False, True])
+def test_a_non_finite_value_spoils_its_group_and_no_other(power_of_two: bool) -> None:
     for bad in (math.nan, math.inf, -math.inf):
         for fmt in (E4M3, E5M2, E5M6, INT8):
             x = torch.randn(2, 256)
             x[0, 3] = bad
-            y = dequantize(quantize(x, fmt=fmt))
+            y = dequantize(quantize(x, fmt=fmt, power_of_two=power_of_two))
             assert y[0, :128].isnan().all()
             assert y[0, 128:].isfinite().all()
             assert y[1].isfinite().all()
