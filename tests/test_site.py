@@ -258,13 +258,22 @@ def test_cache_key_follows_library_and_data_only(tmp_path):
     assert len({first, second, cachekey.content_hash(tmp_path)}) == 3
 
 
-@pytest.mark.parametrize("url", ["", "https://example.org/team/book/"])
-def test_buttons_only_with_an_address(monkeypatch, url):
+@pytest.mark.parametrize(
+    ("url", "services"),
+    [
+        ("", None),
+        ("https://code.example.org/team/book", None),
+        ("https://github.com/team/book/", {"binderhub_url", "colab_url"}),
+        ("https://gitlab.com/team/book", {"binderhub_url"}),
+    ],
+)
+def test_buttons_only_where_they_lead_somewhere(monkeypatch, url, services):
     monkeypatch.setenv("BOOK_REPO_URL", url)
     config = SimpleNamespace(html_theme_options={})
     repo.set_repository(None, config)
     assert config.book_repo_url == url.rstrip("/")
-    assert ("launch_buttons" in config.html_theme_options) == bool(url)
+    launch = config.html_theme_options.get("launch_buttons")
+    assert (launch and {k for k in launch if k.endswith("_url")}) == services
 
 
 def test_run_times_are_listed():

@@ -26,6 +26,11 @@ def _named(name: str) -> str:
 TEXT = {
     'title="Toggle primary sidebar"': _named("显示或隐藏全书目录"),
     'title="Toggle secondary sidebar"': _named("显示或隐藏本页目录"),
+    "Launch interactive content": "在线运行",
+    "Launch on Binder": "在 Binder 上运行",
+    "Launch on Colab": "在 Colab 上运行",
+    "Source repositories": "源码仓库",
+    "Suggest edit": "提出修改",
     "列印成 PDF": "打印为 PDF",
     ' aria-label="Main"': ' aria-label="全书目录"',
     ' aria-label="Page"': ' aria-label="本页目录"',

@@ -1,32 +1,36 @@
 """One place for the address of the repository: the environment variable ``BOOK_REPO_URL``.
 
 When it is given, pages get the repository, edit and issue buttons, notebook pages also the launch
-buttons for Colab and Binder, and links to code lead to the repository as well. When it is not,
-there is no button: none is dead. ``BOOK_REPO_BRANCH`` names the branch (default ``main``).
+buttons for Binder and (GitHub only) Colab, and source pages link to the repository. When it is
+not, or the theme does not know the host's addresses, there is no button: none is dead.
+``BOOK_REPO_BRANCH`` names the branch (default ``main``).
 """
 
 from __future__ import annotations
 
 import os
+from urllib.parse import urlsplit
 
 
 def set_repository(app, config):
     url = os.environ.get("BOOK_REPO_URL", "").rstrip("/")
     config.book_repo_url = url
     config.book_repo_branch = os.environ.get("BOOK_REPO_BRANCH", "main")
-    if not url:
+    host = urlsplit(url).netloc
+    provider = next((name for name in ("github", "gitlab") if name in host), None)
+    if not provider:
         return
+    launch = {"notebook_interface": "jupyterlab", "binderhub_url": "https://mybinder.org"}
+    if provider == "github":
+        launch["colab_url"] = "https://colab.research.google.com"
     config.html_theme_options |= {
         "repository_url": url,
+        "repository_provider": provider,
         "repository_branch": config.book_repo_branch,
         "use_repository_button": True,
         "use_edit_page_button": True,
         "use_issues_button": True,
-        "launch_buttons": {
-            "notebook_interface": "jupyterlab",
-            "binderhub_url": "https://mybinder.org",
-            "colab_url": "https://colab.research.google.com",
-        },
+        "launch_buttons": launch,
     }
 
 
