@@ -6,8 +6,12 @@ with source and licence in `data/README.md`; the `math` domain is made on the sp
 
 Every batch holds as many sequences of one domain as of another, and every tenth sequence of a
 domain is held out: `batches` never yields it, `held_out` only those.
+
+The counting language: every token is its predecessor plus 1, except after a jump. What the best
+possible prediction is, and how many nats it costs, is known exactly.
 """
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -95,6 +99,54 @@ def held_out(*, seq_len: int, domains: Sequence[str] = DOMAINS) -> Batch:
     torch.Size([63, 128])
     """
     return _sequences(domains, seq_len, held_out=True)
+
+
+def counting(
+    *, sequences: int, seq_len: int, vocab_size: int = 32, jump: float = 0.0, seed: int
+) -> Int[Tensor, "batch seq"]:
+    """Sequences that count upwards modulo `vocab_size`, each from a random first token.
+
+    With probability `jump` a token is any of the vocabulary instead, all equally likely. Raises
+    ValueError when a size is not positive or `jump` lies outside 0 to 1.
+
+        >>> counting(sequences=1, seq_len=5, vocab_size=8, seed=0)
+        tensor([[4, 5, 6, 7, 0]])
+    """
+    _check_counting(vocab_size, jump)
+    if sequences < 1 or seq_len < 1:
+        raise ValueError(f"sequences and seq_len must be at least 1, got {sequences} and {seq_len}")
+    generator = torch.Generator().manual_seed(seed)
+    anew = torch.rand(sequences, seq_len, generator=generator) < jump
+    value = torch.randint(vocab_size, (sequences, seq_len), generator=generator)
+    place = torch.arange(seq_len).expand(sequences, -1)
+    last_jump = torch.where(anew, place, 0).cummax(dim=1).values
+    return (value.gather(1, last_jump) + place - last_jump) % vocab_size
+
+
+def counting_entropy(*, vocab_size: int = 32, jump: float, ahead: int = 1) -> float:
+    """Nats per token of the best prediction of the token `ahead` places on, in `counting`.
+
+    Without a jump in between, of probability (1 - jump)^ahead, it is the token plus `ahead`;
+    otherwise any. Raises ValueError as `counting` does.
+
+        >>> round(counting_entropy(vocab_size=8, jump=0.0), 3)
+        0.0
+    """
+    _check_counting(vocab_size, jump)
+    if ahead < 1:
+        raise ValueError(f"ahead must be at least 1, got {ahead}")
+    other = (1 - (1 - jump) ** ahead) / vocab_size  # of each token but the expected one
+    if other == 0:
+        return 0.0
+    likely = 1 - (vocab_size - 1) * other
+    return -likely * math.log(likely) - (vocab_size - 1) * other * math.log(other)
+
+
+def _check_counting(vocab_size: int, jump: float) -> None:
+    if vocab_size < 1:
+        raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
+    if not 0 <= jump <= 1:
+        raise ValueError(f"jump must lie between 0 and 1, got {jump}")
 
 
 def _sequences(domains: Sequence[str], seq_len: int, *, held_out: bool) -> Batch:

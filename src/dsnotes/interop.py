@@ -1,0 +1,111 @@
+"""Weights to and from transformers' DeepseekV3ForCausalLM; files are read by `dsnotes.checkpoint`.
+
+Both sides bear the released names. transformers keeps the experts of a layer in two stacked
+tensors, `experts.gate_up_proj` (E, 2I, D) with the gate first and `experts.down_proj` (E, D, I).
+
+Departures
+    - That class has no place for the multi-token prediction modules: they stay behind.
+"""
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dsnotes.checkpoint import config_json, load_weights
+from dsnotes.config import Config, RopeScaling
+from dsnotes.model import DeepSeek
+
+if TYPE_CHECKING:  # loading transformers takes seconds: only who converts waits for it
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+
+def from_transformers(peer: "DeepseekV3ForCausalLM") -> DeepSeek:
+    """A model of ours with the weights, type and device of transformers' one.
+
+    ValueError when the peer has a setting that V3 does not have: rope_interleave off, biases in
+    attention, tied embeddings, or another kind of RoPE scaling than YaRN as in V3.
+
+        >>> from_transformers(AutoModelForCausalLM.from_pretrained("tiny-v3"))(tokens).shape
+        torch.Size([2, 9, 256])
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in peer.state_dict().items():
+        if name.endswith(".experts.gate_up_proj"):
+            prefix = name.removesuffix(".gate_up_proj")
+            for e, both in enumerate(tensor.unbind()):  # gate first
+                gate, up = both.chunk(2)
+                tensors[f"{prefix}.{e}.gate_proj.weight"] = gate
+                tensors[f"{prefix}.{e}.up_proj.weight"] = up
+        elif name.endswith(".experts.down_proj"):
+            prefix = name.removesuffix(".down_proj")
+            for e, down in enumerate(tensor.unbind()):
+                tensors[f"{prefix}.{e}.down_proj.weight"] = down
+        else:
+            tensors[name] = tensor
+    model = DeepSeek(_config_of(peer.config)).to(peer.device, peer.dtype)
+    load_weights(model, tensors)
+    return model
+
+
+def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
+    """transformers' model with the weights, type and device of ours, without prediction modules.
+
+    ValueError for the gates of V1 and V2, which its V3 class does not know.
+
+        >>> to_transformers(model)(tokens).logits.shape
+        torch.Size([2, 9, 256])
+    """
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+    config = model.config
+    if (config.scoring_func, config.topk_method) != ("sigmoid", "noaux_tc"):
+        raise ValueError(
+            "scoring_func and topk_method must be 'sigmoid' and 'noaux_tc' for transformers' V3, "
+            f"got {config.scoring_func!r} and {config.topk_method!r}"
+        )
+    weight = model.lm_head.weight
+    peer: Any = DeepseekV3ForCausalLM(DeepseekV3Config(**config_json(config)))
+    peer.to(weight.device)
+    for parameter in peer.parameters():  # not the buffers: selection bias and angles stay float32
+        parameter.data = parameter.data.to(weight.dtype)
+    ours = model.state_dict()
+
+    def stacked(prefix: str, which: str) -> Tensor:
+        names = (f"{prefix}.{e}.{which}.weight" for e in range(config.n_routed_experts))
+        return torch.stack([ours[name] for name in names])
+
+    tensors = {}
+    for name in peer.state_dict():
+        prefix, _, last = name.rpartition(".")
+        if last == "gate_up_proj":
+            gate, up = (stacked(prefix, which) for which in ("gate_proj", "up_proj"))
+            tensors[name] = torch.cat([gate, up], dim=1)
+        else:
+            tensors[name] = stacked(prefix, last) if last == "down_proj" else ours[name]
+    peer.load_state_dict(tensors)
+    done: DeepseekV3ForCausalLM = peer.eval()
+    return done
+
+
+def _config_of(peer: "DeepseekV3Config") -> Config:
+    raw = peer.to_dict()
+    fixed = {"rope_interleave": True, "attention_bias": False, "tie_word_embeddings": False}
+    for name, value in fixed.items():
+        if raw[name] != value:
+            raise ValueError(f"{name} must be {value} as in V3, got {raw[name]!r}")
+    rope = {k: v for k, v in raw["rope_parameters"].items() if v is not None}
+    theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
+    if kind == "yarn":
+        yarn = {f.name for f in fields(RopeScaling)}
+        if not {"mscale", "mscale_all_dim"} <= rope.keys() <= yarn:
+            raise ValueError(
+                "rope_parameters must hold mscale and mscale_all_dim and nothing beyond "
+                f"{sorted(yarn)} for YaRN as in V3, got {sorted(rope)}"
+            )
+    elif kind != "default":
+        raise ValueError(f"rope_parameters must be of type 'default' or 'yarn', got {kind!r}")
+    gate = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
+    scaling = rope if kind == "yarn" else None
+    return Config.from_json(raw | gate | {"rope_theta": theta, "rope_scaling": scaling})
