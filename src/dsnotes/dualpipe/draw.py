@@ -12,7 +12,7 @@ from dsnotes.plot import COLORS
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Colour says what, hatching tells the direction also in grey; names are those of the book.
+# Names are those of the book; white numbers where the colour is dark.
 _LOOKS = {
     Kind.FORWARD: ("前向", COLORS["orange"]),
     Kind.BACKWARD: ("完整反向", COLORS["blue"]),
@@ -26,8 +26,9 @@ def draw_timeline(
 ) -> None:
     """Draw `timeline` on `ax`; in an overlapped pair the forward is the upper half.
 
-    `numbers` writes the micro-batch into each box (bold: second direction), best up to about 20
-    micro-batches on a wide figure. `unit` is that of time.
+    A black strip marks the second direction, also where colours turn to grey. `numbers` writes the
+    micro-batch into each box, best up to about 20 micro-batches on a wide figure. `unit` is that of
+    time.
 
         >>> draw_timeline(ax, simulate(dualpipe(8, 20)))
     """
@@ -53,8 +54,7 @@ def draw_timeline(
             if kind in present
         ]
         if any(p.direction for es in timeline.events for e in es for p in e.action.parts):
-            patches.append(Patch(facecolor="white", edgecolor="black", hatch="////",
-                                 linewidth=0.4, label="返回方向"))  # fmt: skip
+            patches.append(Patch(facecolor="black", label="黑条：返回方向"))
         ax.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.14),
                   ncols=len(patches))  # fmt: skip
 
@@ -62,13 +62,12 @@ def draw_timeline(
 def _box(
     ax: "Axes", part: Action, left: float, width: float, top: float, height: float, numbers: bool
 ) -> None:
-    _, color = _LOOKS[part.kind]
-    ax.barh(
-        top + height / 2, width, height, left, color=color, edgecolor="black", linewidth=0.4,
-        hatch="////" if part.direction else None, alpha=0.75 if part.direction else 1.0,
-    )  # fmt: skip
+    color = _LOOKS[part.kind][1]
+    ax.barh(top + height / 2, width, height, left, color=color, edgecolor="black", linewidth=0.4)
+    if part.direction:
+        ax.barh(top + 0.95 * height, width, 0.1 * height, left, color="black")
     if numbers:
         ax.text(
-            left + width / 2, top + height / 2, str(part.micro_batch), ha="center", va="center",
-            fontsize=5, fontweight="bold" if part.direction else "normal", clip_on=True,
+            left + width / 2, top + 0.48 * height, str(part.micro_batch), ha="center", va="center",
+            fontsize=5.5, color="white" if part.kind is Kind.BACKWARD else "black", clip_on=True,
         )  # fmt: skip

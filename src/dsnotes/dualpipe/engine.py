@@ -4,6 +4,7 @@
 inputs and outputs a stage, and splits any module's backward, not only that of linear layers.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,13 +25,17 @@ def torch_dualpipev(
     *,
     loss: Loss,
     timeout: float = 60.0,
-) -> tuple[float, dict[str, Tensor]]:
-    """Mean loss and gradients of one step of ScheduleDualPipeV, two stages on each of `ranks`.
+) -> tuple[float, dict[str, Tensor], float]:
+    """Mean loss, gradients and seconds of a step of ScheduleDualPipeV, two stages on each rank.
+
+    The seconds are those of the slowest rank, from a common start, without imports and set-up of
+    the process groups; the engine's exchange of shapes before the first micro-batch is in them.
 
     Raises what `Ranks.call` and `dualpipev` raise.
 
         >>> with Ranks(2) as ranks:
-        ...     value, grads = torch_dualpipev(ranks, four_stages, inputs, targets, loss=F.mse_loss)
+        ...     value, grads, seconds = torch_dualpipev(
+        ...         ranks, four_stages, inputs, targets, loss=F.mse_loss)
     """
     schedule = dualpipev(len(stages) // 2, len(inputs))
     jobs = [
@@ -38,8 +43,9 @@ def torch_dualpipev(
         for rank in range(schedule.num_ranks)
     ]
     results = ranks.call(_step, jobs, timeout=timeout)
-    merged = {name: gradient for _, part in results for name, gradient in part.items()}
-    return sum(results[0][0]) / len(inputs), merged
+    merged = {name: gradient for _, part, _ in results for name, gradient in part.items()}
+    seconds = max(seconds for *_, seconds in results)
+    return sum(results[0][0]) / len(inputs), merged, seconds
 
 
 def _step(
@@ -49,17 +55,24 @@ def _step(
     inputs: Tensor,
     targets: Tensor,
     loss: Loss,
-) -> tuple[list[float], dict[str, Tensor]]:
+) -> tuple[list[float], dict[str, Tensor], float]:
     from torch.distributed.pipelining import PipelineStage, ScheduleDualPipeV
 
+    for stage in stages.values():
+        # The engine detaches stage outputs in place, which a view (a linear layer with a bias, on
+        # a batch of sequences) does not allow.
+        stage.register_forward_hook(lambda stage, inputs, output: output.clone())
     local: list[Any] = [
         PipelineStage(stages[s], s, num_stages, inputs.device) for s in sorted(stages)
     ]
     schedule = ScheduleDualPipeV(local, n_microbatches=len(inputs), loss_fn=loss)
     losses: list[Tensor] = []
+    dist.barrier()
+    start = time.monotonic()
     if dist.get_rank() == 0:  # holds the first and the last stage
         arguments: dict[str, Any] = {"target": targets.flatten(0, 1), "losses": losses}
         schedule.step(inputs.flatten(0, 1), **arguments)
     else:
         schedule.step()
-    return [value.item() for value in losses], gradients(stages)
+    seconds = time.monotonic() - start
+    return [value.item() for value in losses], gradients(stages), seconds
