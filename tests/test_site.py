@@ -194,6 +194,25 @@ def test_ink_turns_light_and_data_keeps_its_colour():
     assert "stroke: #000000" not in dark
 
 
+def test_labels_on_cells_keep_their_colour_and_the_title_does_not():
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({"svg.fonttype": "path"}):
+        figure = Figure()
+        ax = figure.add_subplot()
+        ax.imshow([[0.0, 1.0]])
+        ax.set_title("title", color="#111111")
+        ax.text(0, 0, "on dark", color="#fefefe")
+        ax.text(1, 0, "on light", color="#020202")
+        drawn = StringIO()
+        figure.savefig(drawn, format="svg")
+    dark = darkfigures.darken(drawn.getvalue())
+    assert "#fefefe" in dark
+    assert "#020202" in dark
+    assert "#111111" not in dark
+
+
 @pytest.mark.parametrize(
     "colour", ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000", "#333333"]
 )

@@ -4,8 +4,8 @@ page.
 Figures are drawn with dark ink on a transparent ground. For the dark page black and grey turn over
 in lightness, so do very dark and very pale colours; the colours of data keep their hue and are
 lightened only where they would not stand out. Pictures of data keep their colours: embedded
-bitmaps (``imshow``), the cells of ``pcolormesh``, and whatever stands in a group whose id begins
-with ``keep`` (in matplotlib: ``text.set_gid("keep")``, for labels on cells).
+bitmaps (``imshow``), the cells of ``pcolormesh``, the texts matplotlib wrote on either, and
+whatever stands in a group whose id begins with ``keep`` (in matplotlib: ``set_gid("keep")``).
 
 An image with the class ``keep-colors`` is left alone. The style sheet shows one of the two; the
 hidden one is not even fetched. The size written into the HTML spares the reader a jumping page.
@@ -17,6 +17,7 @@ import colorsys
 import hashlib
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -67,12 +68,37 @@ def recolour(colour: str) -> str:
     return "#" + "".join(f"{round(c * 255):02x}" for c in rgb)
 
 
+def _cell_labels(root: ET.Element) -> Iterator[ET.Element]:
+    """The texts that matplotlib wrote on top of a picture of data (not its title or ticks)."""
+    for axes in root.iter(f"{{{SVG}}}g"):
+        cells = axes.find(f".//{{{SVG}}}image") is not None or any(
+            child.get("id", "").startswith("QuadMesh") for child in axes
+        )
+        frame = axes.find(f"{{{SVG}}}g/{{{SVG}}}path")
+        if not axes.get("id", "").startswith("axes_") or not cells or frame is None:
+            continue
+        numbers = [float(n) for n in re.findall(r"-?[\d.]+", frame.get("d", ""))]
+        xs, ys = numbers[::2], numbers[1::2]
+        for child in axes:
+            inner = child.find(f"{{{SVG}}}g")
+            if inner is None or not child.get("id", "").startswith("text_"):
+                continue
+            at = re.match(r"translate\((-?[\d.]+)[ ,]+(-?[\d.]+)\)", inner.get("transform", ""))
+            inside = (
+                at and min(xs) <= float(at[1]) <= max(xs) and min(ys) <= float(at[2]) <= max(ys)
+            )
+            if inside:
+                yield child
+
+
 def darken(svg: str) -> str:
     """The SVG for the dark page."""
     root = ET.fromstring(svg)
 
+    labels = set(_cell_labels(root))
+
     def walk(element):
-        if KEPT.match(element.get("id", "")):
+        if element in labels or KEPT.match(element.get("id", "")):
             element.set("fill", element.get("fill", "#000000"))  # what it inherited has changed
             return
         for key in ("fill", "stroke", "stop-color", "color"):
