@@ -96,3 +96,36 @@ def test_bad_arguments_are_named(kwargs: dict[str, object], message: str) -> Non
     good = {"steps": 1, "batch_size": 4, "seq_len": 64, "seed": 0}
     with pytest.raises(ValueError, match=message):
         next(tasks.batches(**(good | kwargs)))
+
+
+def test_counting_counts() -> None:
+    text = tasks.counting(sequences=20, seq_len=40, vocab_size=16, seed=0)
+    assert torch.equal(text[:, 1:], (text[:, :-1] + 1) % 16)
+    assert len(text[:, 0].unique()) > 5
+    assert torch.equal(text, tasks.counting(sequences=20, seq_len=40, vocab_size=16, seed=0))
+    assert not torch.equal(text, tasks.counting(sequences=20, seq_len=40, vocab_size=16, seed=1))
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_counting_with_jumps_has_the_stated_entropy(ahead: int) -> None:
+    """The best prediction, from the frequencies of 400,000 pairs: each jump hits all 8 tokens."""
+    text = tasks.counting(sequences=4000, seq_len=100 + ahead, vocab_size=8, jump=0.25, seed=0)
+    share = ((text[:, ahead:] - text[:, :-ahead]) % 8).flatten().bincount() / 400_000
+    expected = torch.full((8,), (1 - 0.75**ahead) / 8)
+    expected[ahead] += 0.75**ahead
+    assert (share - expected).abs().max() < 0.004
+    entropy = -(expected * expected.log()).sum().item()
+    stated = tasks.counting_entropy(vocab_size=8, jump=0.25, ahead=ahead)
+    assert stated == pytest.approx(entropy, rel=1e-5)
+    assert tasks.counting_entropy(vocab_size=8, jump=0.0, ahead=ahead) == 0
+
+
+def test_counting_refuses_bad_sizes() -> None:
+    with pytest.raises(ValueError, match="sequences and seq_len must be at least 1, got 0 and 4"):
+        tasks.counting(sequences=0, seq_len=4, seed=0)
+    with pytest.raises(ValueError, match=r"jump must lie between 0 and 1, got 1\.5"):
+        tasks.counting(sequences=1, seq_len=4, jump=1.5, seed=0)
+    with pytest.raises(ValueError, match="vocab_size must be at least 1, got 0"):
+        tasks.counting_entropy(vocab_size=0, jump=0.5)
+    with pytest.raises(ValueError, match="ahead must be at least 1, got 0"):
+        tasks.counting_entropy(jump=0.5, ahead=0)

@@ -52,7 +52,7 @@ def from_transformers(peer: "DeepseekV3ForCausalLM") -> DeepSeek:
 def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
     """transformers' model with the weights, type and device of ours, without prediction modules.
 
-    ValueError for the gates of V1 and V2, which its V3 class does not know.
+    ValueError for what its V3 class does not know: the gates of V1 and V2, no shared expert.
 
         >>> to_transformers(model)(tokens).logits.shape
         torch.Size([2, 9, 256])
@@ -65,6 +65,8 @@ def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
             "scoring_func and topk_method must be 'sigmoid' and 'noaux_tc' for transformers' V3, "
             f"got {config.scoring_func!r} and {config.topk_method!r}"
         )
+    if config.n_shared_experts < 1:
+        raise ValueError("n_shared_experts must be at least 1 for transformers' V3, got 0")
     weight = model.lm_head.weight
     peer: Any = DeepseekV3ForCausalLM(DeepseekV3Config(**config_json(config)))
     peer.to(weight.device)
@@ -92,7 +94,7 @@ def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
 def _config_of(peer: "DeepseekV3Config") -> Config:
     raw = peer.to_dict()
     fixed = {"rope_interleave": True, "attention_bias": False, "tie_word_embeddings": False}
-    for name, value in fixed.items():
+    for name, value in (fixed | {"hidden_act": "silu"}).items():
         if raw[name] != value:
             raise ValueError(f"{name} must be {value} as in V3, got {raw[name]!r}")
     rope = {k: v for k, v in raw["rope_parameters"].items() if v is not None}

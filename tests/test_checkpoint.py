@@ -1,0 +1,256 @@
+"""checkpoint: the released layout written and read, FP8 weights, names and counts of V3, errors."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dsnotes.checkpoint import INDEX, config_json, load, load_weights, save
+from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V3, TINY, Config
+from dsnotes.fp8_linear import QUANTIZED_LINEARS
+from dsnotes.model import DeepSeek
+from dsnotes.mtp import add_modules, predict
+from dsnotes.params import released_stored
+
+# Attention matrices with edge blocks: 150 rows are a block and 22 rows.
+SMALL = replace(
+    TINY,
+    num_hidden_layers=2,
+    hidden_size=150,
+    n_routed_experts=4,
+    num_experts_per_tok=2,
+    n_group=1,
+    topk_group=1,
+    initializer_range=0.1,
+)
+
+
+@pytest.fixture
+def model() -> DeepSeek:
+    model = add_modules(DeepSeek(SMALL)).requires_grad_(False)
+    for name, tensor in model.state_dict().items():
+        if name.endswith("e_score_correction_bias"):
+            tensor.copy_(torch.randn_like(tensor) / 5)
+    return model
+
+
+def headers(folder: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every stored tensor, from the headers of the files the index names."""
+    index = json.loads((folder / INDEX).read_text())
+    found = {}
+    for file in set(index["weight_map"].values()):
+        with safe_open(folder / file, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  (no mapping)
+                assert index["weight_map"][name] == file
+                part = opened.get_slice(name)
+                found[name] = (part.get_dtype(), tuple(part.get_shape()))
+    assert found.keys() == index["weight_map"].keys()
+    return found
+
+
+def edit(folder: Path, name: str, tensor: Tensor | None) -> None:
+    """Replace or remove one tensor, in its file and in the index."""
+    index = json.loads((folder / INDEX).read_text())
+    file = index["weight_map"].get(name) or next(iter(index["weight_map"].values()))
+    tensors = load_file(folder / file)
+    if tensor is None:
+        del tensors[name], index["weight_map"][name]
+    else:
+        tensors[name], index["weight_map"][name] = tensor, file
+    save_file(tensors, folder / file)
+    (folder / INDEX).write_text(json.dumps(index))
+
+
+def test_saved_and_loaded_in_shards(model: DeepSeek, tmp_path: Path) -> None:
+    """Bit for bit, prediction module included, from files of at most 100 kB or one tensor."""
+    save(model, tmp_path, shard_bytes=100_000)
+    files = sorted(tmp_path.glob("*.safetensors"))
+    assert len(files) > 5
+    for file in files:
+        tensors = load_file(file)
+        assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= 100_000
+    index = json.loads((tmp_path / INDEX).read_text())
+    assert index["metadata"]["total_size"] == 4 * released_stored(SMALL)
+    loaded = load(tmp_path)
+    assert loaded.config == SMALL
+    state = loaded.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
+    tokens = torch.randint(256, (2, 7))
+    assert torch.equal(
+        predict(loaded, loaded.model(tokens), tokens)[0],
+        predict(model, model.model(tokens), tokens)[0],
+    )
+
+
+def test_without_modules(tmp_path: Path) -> None:
+    model = DeepSeek(SMALL)
+    save(model, tmp_path)
+    assert load(tmp_path, dtype=torch.float64).state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("config", [SMALL, replace(DEEPSEEK_V2, num_hidden_layers=1), DEEPSEEK_V3])
+def test_configuration_survives(config: Config) -> None:
+    assert Config.from_json(json.loads(json.dumps(config_json(config)))) == config
+
+
+def test_fp8_types_are_those_of_the_release(model: DeepSeek, tmp_path: Path) -> None:
+    """Linear layers E4M3 with a scale per 128x128 block, edge blocks included; the rest BF16, the
+    selection bias FP32."""
+    save(model, tmp_path, fp8=True)
+    found = headers(tmp_path)
+    for name, tensor in model.state_dict().items():
+        shape = tuple(tensor.shape)
+        if name.endswith("e_score_correction_bias"):
+            assert found.pop(name) == ("F32", shape)
+        elif name.split(".")[-2] in QUANTIZED_LINEARS:
+            assert found.pop(name) == ("F8_E4M3", shape)
+            blocks = tuple((n + 127) // 128 for n in shape)
+            assert found.pop(f"{name}_scale_inv") == ("F32", blocks)
+        else:
+            assert found.pop(name) == ("BF16", shape)
+    assert not found
+
+
+def test_fp8_is_dequantised_by_multiplying(model: DeepSeek, tmp_path: Path) -> None:
+    """Block by block, edge blocks included; dividing by the scale would be off by its square."""
+    save(model, tmp_path, fp8=True)
+    name = "model.layers.0.self_attn.o_proj.weight"  # (150, 64): two blocks, the second of 22 rows
+    stored = {n: t for f in tmp_path.glob("*.safetensors") for n, t in load_file(f).items()}
+    codes, scale = stored[name].float(), stored[f"{name}_scale_inv"]
+    assert scale.shape == (2, 1)
+    expected = torch.cat([codes[:128] * scale[0], codes[128:] * scale[1]])
+    loaded = load(tmp_path).state_dict()
+    assert torch.equal(loaded[name], expected)
+    original = model.state_dict()[name]
+    assert ((expected - original).abs() <= original.abs() / 16 + scale.max() * 2**-10).all()
+    divided = torch.cat([codes[:128] / scale[0], codes[128:] / scale[1]])
+    assert (divided / original).median() > 1e5
+    for other, tensor in model.state_dict().items():
+        if "norm" in other or "embed" in other:
+            assert torch.equal(loaded[other], tensor.bfloat16().float())
+        if other.endswith("bias"):
+            assert torch.equal(loaded[other], tensor)
+
+
+def test_bfloat16_leaves_the_selection_bias_in_float32(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path, fp8=True)
+    state = load(tmp_path, dtype=torch.bfloat16).state_dict()
+    for name, tensor in state.items():
+        assert tensor.dtype == (torch.float32 if "bias" in name else torch.bfloat16)
+        if "bias" in name:
+            assert torch.equal(tensor, model.state_dict()[name])
+
+
+def test_full_v3_names_shapes_and_counts() -> None:
+    """On the meta device: 684,489,845,504 elements, 684,531,386,000 with scales, 91,991 tensors."""
+    with pytest.MonkeyPatch.context() as patch, torch.device("meta"):
+        patch.setattr(torch.nn.Linear, "reset_parameters", lambda self: None)
+        patch.setattr(torch.nn.Embedding, "reset_parameters", lambda self: None)
+        state = add_modules(DeepSeek(DEEPSEEK_V3)).state_dict()
+    scales = {
+        name: -(-tensor.shape[0] // 128) * -(-tensor.shape[1] // 128)
+        for name, tensor in state.items()
+        if name.split(".")[-2] in QUANTIZED_LINEARS
+    }
+    elements = sum(tensor.numel() for tensor in state.values())
+    assert elements == 684_489_845_504
+    assert sum(scales.values()) == 41_540_496
+    assert elements + sum(scales.values()) == 684_531_386_000
+    assert len(state) + len(scales) == 91_991
+    assert scales["model.layers.7.self_attn.kv_a_proj_with_mqa.weight"] == 5 * 56
+
+    own = "model.layers.61."
+    module = {n.removeprefix(own): t for n, t in state.items() if n.startswith(own)}
+    shapes = {n: tuple(t.shape) for n, t in module.items() if "." not in n.removesuffix(".weight")}
+    assert shapes == {
+        "embed_tokens.weight": (129280, 7168),
+        "enorm.weight": (7168,),
+        "hnorm.weight": (7168,),
+        "eh_proj.weight": (7168, 14336),
+        "input_layernorm.weight": (7168,),
+        "post_attention_layernorm.weight": (7168,),
+    }
+    assert module["shared_head.norm.weight"].shape == (7168,)
+    assert module["shared_head.head.weight"].shape == (129280, 7168)
+    unique = [t for n, t in module.items() if not n.startswith("embed") and ".head." not in n]
+    assert sum(t.numel() for t in unique) == 11_610_068_224
+    block = {n for n in module if n.startswith(("self_attn", "mlp"))}
+    assert block == {
+        n.removeprefix("model.layers.60.")
+        for n in state
+        if n.startswith(("model.layers.60.self_attn", "model.layers.60.mlp"))
+    }
+    assert Counter(n.split(".")[1] for n in block if n.startswith("mlp"))["experts"] == 3 * 256
+
+
+# Bad input: each time one error, and nothing loaded
+
+GATE = "model.layers.1.mlp.experts.2.gate_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("model.layers.1.self_attn.o_proj.weight", None, "checkpoint lacks model.layers.1.self"),
+        ("model.layers.2.eh_proj.weight", None, "checkpoint lacks model.layers.2.eh_proj.weight"),
+        ("model.layers.9.norm.weight", torch.ones(2), r"holds model\.layers\.9\.norm\.weight, unk"),
+        ("model.norm.weight", torch.ones(7), r"norm\.weight must have shape \(150,\), got \(7,\)"),
+        (f"{GATE}_scale_inv", None, f"checkpoint lacks {GATE}_scale_inv"),
+        (f"{GATE}_scale_inv", torch.ones(1, 1), r"must have shape \(1, 2\), got \(1, 1\)"),
+        (GATE, torch.ones(32, 150), f"checkpoint holds {GATE}_scale_inv, unknown"),
+        (
+            "model.layers.2.shared_head.head.weight",
+            torch.ones(256, 150),
+            r"shared_head\.head\.weight must be a copy of lm_head\.weight, but differs",
+        ),
+    ],
+    ids=[
+        "missing", "missing in module", "surplus", "mis-shaped", "scale missing",
+        "scale mis-shaped", "scale without FP8", "copy differs",
+    ],
+)  # fmt: skip
+def test_contradictory_checkpoints(
+    model: DeepSeek, tmp_path: Path, name: str, tensor: Tensor | None, message: str
+) -> None:
+    save(model, tmp_path, fp8=True)
+    edit(tmp_path, name, tensor)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)
+
+
+def test_an_error_leaves_the_model_as_it_was(model: DeepSeek) -> None:
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    other = {name: tensor + 1 for name, tensor in before.items()}
+    other["model.norm.weight"] = torch.ones(7)
+    with pytest.raises(ValueError, match=r"model\.norm\.weight must have shape"):
+        load_weights(model, other)
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_index_and_files_must_agree(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path, shard_bytes=100_000)
+    file = sorted(tmp_path.glob("*.safetensors"))[0]
+    tensors = load_file(file)
+    save_file(tensors | {"stray": torch.ones(1)}, file)
+    with pytest.raises(ValueError, match=f"{file.name} disagree on stray"):
+        load(tmp_path)
+    file.unlink()
+    with pytest.raises(ValueError, match=f"lists {file.name}, which .* does not hold"):
+        load(tmp_path)
+
+
+def test_long_lists_of_names_are_cut(model: DeepSeek) -> None:
+    with pytest.raises(ValueError, match=r"checkpoint lacks lm_head\.weight, .* and \d+ more$"):
+        load_weights(model, {})
+
+
+def test_bad_shard_size(model: DeepSeek, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="shard_bytes must be at least 1, got 0"):
+        save(model, tmp_path, shard_bytes=0)
