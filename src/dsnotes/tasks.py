@@ -109,8 +109,8 @@ def counting(
     With probability `jump` a token is any of the vocabulary instead, all equally likely. Raises
     ValueError when a size is not positive or `jump` lies outside 0 to 1.
 
-        >>> counting(sequences=1, seq_len=5, vocab_size=8, seed=0)
-        tensor([[4, 5, 6, 7, 0]])
+        >>> counting(sequences=1, seq_len=7, vocab_size=8, seed=0)
+        tensor([[7, 0, 1, 2, 3, 4, 5]])
     """
     _check_counting(vocab_size, jump)
     if sequences < 1 or seq_len < 1:
