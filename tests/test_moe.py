@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dsnotes.config import DEEPSEEK_V3, TINY, Config
-from dsnotes.moe import MLP, Gate, MoE, Routing, expert_combinations, isolate_shared, segment
+from dsnotes.moe import Gate, MoE, Routing, expert_combinations, isolate_shared, segment
+from dsnotes.swiglu import MLP
 
 SMALL = replace(TINY, hidden_size=12, moe_intermediate_size=6, n_group=1, topk_group=1)
 GROUPS = replace(SMALL, n_group=4, topk_group=2)

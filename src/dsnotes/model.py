@@ -24,7 +24,8 @@ from torch.nn.utils.rnn import pad_sequence
 from dsnotes.cache import LatentCache
 from dsnotes.config import Config
 from dsnotes.mla import MLA
-from dsnotes.moe import MLP, MoE
+from dsnotes.moe import MoE
+from dsnotes.swiglu import MLP
 from dsnotes.rope import rope_frequencies, rope_rotation
 
 

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsnotes.config import Config
+from dsnotes.swiglu import MLP, grouped_swiglu
 
 
 class Routing(NamedTuple):
@@ -105,31 +106,6 @@ class Gate(nn.Module):
         return self
 
 
-class MLP(nn.Module):
-    """SwiGLU feed-forward network: down(silu(gate(x)) * up(x)).
-
-    >>> MLP(64, 32)(torch.randn(5, 64)).shape
-    torch.Size([5, 64])
-    """
-
-    def __init__(self, hidden_size: int, intermediate_size: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
-
-    def forward(
-        self, x: Float[Tensor, "*batch hidden"], *, weight: Float[Tensor, "*batch 1"] | None = None
-    ) -> Float[Tensor, "*batch hidden"]:
-        """Map (..., hidden_size) to the same shape, times `weight` (..., 1) if there is one."""
-        h = F.silu(self.gate_proj(x)) * self.up_proj(x)
-        if weight is not None:
-            # down_proj is linear, and its input is narrower than its output: cheaper here
-            h = (h * weight).to(h.dtype)
-        y: Tensor = self.down_proj(h)
-        return y
-
-
 class MoE(nn.Module):
     """Routed experts, weighted by the gate, plus shared experts for every token (V3 eq. 12).
 
@@ -161,24 +137,21 @@ class MoE(nn.Module):
     def _routed(self, x: Tensor, routing: Routing) -> Tensor:
         """Sum of g_i FFN_i(x) over the chosen experts.
 
-        A slot is one (token, choice) pair. Sorted by expert, the slots of an expert are one
-        block: each expert is called once, with all its tokens.
+        A slot is one (token, choice) pair; sorted by expert, those of an expert are one block.
         """
         expert_of_slot, g = routing.indices.flatten(), routing.weights.flatten()
         order = expert_of_slot.argsort(stable=True)
         token_of_slot = order // routing.indices.shape[1]
-        load = expert_of_slot.bincount(minlength=len(self.experts)).tolist()
-        blocks = zip(
-            self.experts,
-            token_of_slot.split(load),
-            x.index_select(0, token_of_slot).split(load),
-            g[order, None].split(load),
-            strict=True,
-        )
-        y = torch.zeros_like(x, dtype=routing.weights.dtype)  # sums in float32 at least
-        for expert, token, u, weight in blocks:
-            y.index_add_(0, token, expert(u, weight=weight).to(y.dtype))
-        return y.to(x.dtype)
+        experts: list[MLP] = list(self.experts)  # type: ignore[arg-type]
+        load = expert_of_slot.bincount(minlength=len(experts)).tolist()
+        u, w = x.index_select(0, token_of_slot), g[order, None]
+        if experts[0].matrices():
+            out = grouped_swiglu(u, w, [m for e in experts for m in e.matrices()], load=load)
+        else:
+            blocks = zip(experts, u.split(load), w.split(load), strict=True)
+            out = torch.cat([expert(u_i, weight=w_i) for expert, u_i, w_i in blocks])
+        y = torch.zeros_like(x, dtype=w.dtype)  # sums in float32 at least
+        return y.index_add(0, token_of_slot, out.to(y.dtype)).to(x.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles go without `routing`: it hangs on a graph, which cannot be copied."""
@@ -188,8 +161,7 @@ class MoE(nn.Module):
 def segment(config: Config, *, m: int) -> Config:
     """Fine-grained segmentation (V1 §3.1): m times the experts, each 1/m as wide, m times active.
 
-    Parameters and FLOPs of the experts stay the same; only the gate grows. Raises ValueError
-    when m does not divide moe_intermediate_size.
+    The experts keep their parameters and FLOPs. ValueError if m does not divide the inner size.
 
         >>> segment(TINY, m=2).n_routed_experts  # 16 before
         32
@@ -209,7 +181,7 @@ def segment(config: Config, *, m: int) -> Config:
 def isolate_shared(config: Config, *, n: int) -> Config:
     """Shared expert isolation (V1 §3.2): n of the active routed experts become shared ones.
 
-    Parameters and FLOPs stay the same. Raises ValueError when no active routed one would be left.
+    Parameters and FLOPs stay the same. ValueError when no active routed one would be left.
 
         >>> isolate_shared(config, n=1).n_routed_experts  # of 64 experts, 8 active
         63
