@@ -25,8 +25,8 @@ from dsnotes.cache import LatentCache
 from dsnotes.config import Config
 from dsnotes.mla import MLA
 from dsnotes.moe import MoE
-from dsnotes.swiglu import MLP
 from dsnotes.rope import rope_frequencies, rope_rotation
+from dsnotes.swiglu import MLP
 
 
 class DecoderLayer(nn.Module):
