@@ -264,17 +264,46 @@ def test_polish_repairs_and_repeats_without_effect():
     assert "searchindex.js" in htmlpolish.polish(page, search_page=True)
 
 
-def test_cache_key_follows_library_and_data_only(tmp_path):
-    for name in ("src/a.py", "book/data/run.json", "book/page.md"):
+def test_cache_key_follows_what_a_notebook_uses(tmp_path):
+    files = {
+        "src/lib/__init__.py": "",
+        "src/lib/top.py": "from lib.low import f\nimport torch",
+        "src/lib/low.py": "f = 1",
+        "src/lib/other.py": "",
+        "src/lib/pipe/__init__.py": "",
+        "src/lib/pipe/worker.py": "",
+        "src/lib/text.txt": "",
+        "book/data/runs/long.json": "1",
+        "book/data/table.csv": "1",
+        "book/refs.bib": "1",
+        "constraints.txt": "torch==1",
+    }
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("1")
-    first = cachekey.content_hash(tmp_path)
-    (tmp_path / "book/page.md").write_text("2")
-    assert cachekey.content_hash(tmp_path) == first
-    (tmp_path / "src/a.py").write_text("2")
-    second = cachekey.content_hash(tmp_path)
-    (tmp_path / "book/data/run.json").write_text("2")
-    assert len({first, second, cachekey.content_hash(tmp_path)}) == 3
+        (tmp_path / name).write_text(text)
+
+    def used(code):
+        found = cachekey.dependencies(tmp_path, code)
+        return {path.relative_to(tmp_path).as_posix() for path in found} - {"constraints.txt"}
+
+    always = {"src/lib/__init__.py", "src/lib/text.txt"}
+    low, top = "src/lib/low.py", "src/lib/top.py"
+    assert used("import numpy") == set()
+    assert used("import lib\nlib.__file__") == always
+    assert used("import lib\nlib.low.f") == always | {low}
+    assert used("from lib import (\n    low,\n    other,\n)") >= {low, "src/lib/other.py"}
+    assert {low, top} <= used("from lib.top import f") <= always | {low, top}
+    assert "src/lib/pipe/worker.py" in used("from lib.pipe import run")
+    assert used("read('book/data/runs', 'long')") == {"book/data/runs/long.json"}
+    assert used("open('refs.bib')") == {"book/refs.bib"}
+
+    before = cachekey.content_hash(tmp_path, "import lib.top")
+    (tmp_path / "src/lib/other.py").write_text("x = 2")
+    assert cachekey.content_hash(tmp_path, "import lib.top") == before
+    (tmp_path / low).write_text("f = 2")
+    after = cachekey.content_hash(tmp_path, "import lib.top")
+    (tmp_path / "constraints.txt").write_text("torch==2")
+    assert len({before, after, cachekey.content_hash(tmp_path, "import lib.top")}) == 3
 
 
 @pytest.mark.parametrize(
