@@ -6,7 +6,7 @@ Simulated timelines and traces of real runs are drawn alike, so that they can st
 from typing import TYPE_CHECKING
 
 from dsnotes.dualpipe.actions import Action, Kind
-from dsnotes.dualpipe.timeline import Timeline
+from dsnotes.dualpipe.timeline import Time, Timeline
 from dsnotes.plot import COLORS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def draw_timeline(
 
 
 def _box(
-    ax: "Axes", part: Action, left: float, width: float, top: float, height: float, numbers: bool
+    ax: "Axes", part: Action, left: Time, width: Time, top: float, height: float, numbers: bool
 ) -> None:
     color = _LOOKS[part.kind][1]
     ax.barh(top + height / 2, width, height, left, color=color, edgecolor="black", linewidth=0.4)
