@@ -63,7 +63,7 @@ class Ranks:
     """
 
     def __init__(
-        self, num_ranks: int, *, device: str = "cpu", start_timeout: float = 120.0
+        self, num_ranks: int, *, device: str = "cpu", start_timeout: float = 300.0
     ) -> None:
         if num_ranks < 1:
             raise ValueError(f"num_ranks must be at least 1, got {num_ranks}")
