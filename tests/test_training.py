@@ -8,6 +8,7 @@ import torch
 from dsnotes import balance, tasks, training
 from dsnotes.config import TINY
 from dsnotes.model import DeepSeek
+from dsnotes.mtp import add_modules, modules, mtp_loss, predict
 
 SMALL = dataclasses.replace(
     TINY,
@@ -116,3 +117,49 @@ def test_models_without_biases_or_without_experts_train_too() -> None:
     assert [step.load.numel() for step in training.train(DeepSeek(dense), data)] == [0, 0]
     with pytest.raises(TypeError, match="e_score_correction_bias"):
         next(training.train(DeepSeek(v1), data, gamma=0.01))
+
+
+def with_module() -> DeepSeek:
+    torch.manual_seed(0)
+    return add_modules(DeepSeek(SMALL))
+
+
+def module_weights(model: DeepSeek) -> torch.Tensor:
+    return modules(model)[0].eh_proj.weight
+
+
+def test_mtp_loss_joins_with_its_weight() -> None:
+    """One step from one start: the gradients are those of both losses, the bias of the module
+    moves, and a load per MoE layer comes out, that of the module over one token fewer."""
+    batch = next(tasks.batches(steps=1, batch_size=4, seq_len=64, seed=0))
+    model, expected = with_module(), with_module()
+    (step,) = training.train(
+        model, [batch], gamma=0.01, sequence_alpha=1e-4, learning_rate=0.0, mtp_weight=0.3
+    )
+    hidden = expected.model(batch.tokens)
+    ahead = mtp_loss(predict(expected, hidden, batch.tokens), batch.tokens, weight=0.3)
+    (training.next_token_loss(expected.head(hidden), batch.tokens) + ahead).backward()
+    found, wanted = (
+        torch.cat([w.grad.flatten() for w in (m.lm_head.weight, module_weights(m))])
+        for m in (model, expected)
+    )  # of the head both losses, so that the weight counts; clipping leaves the direction
+    assert torch.nn.functional.cosine_similarity(found, wanted, dim=0) > 0.99999
+    assert step.load.sum(1).tolist() == [4 * 64 * 2, 4 * 63 * 2]
+    assert biases(model)[1].abs().max() == pytest.approx(0.01)
+
+
+def test_without_a_weight_the_module_is_left_alone() -> None:
+    batch = next(tasks.batches(steps=1, batch_size=4, seq_len=64, seed=0))
+    model = with_module()
+    before = module_weights(model).clone()
+    (step,) = training.train(model, [batch], gamma=0.01)
+    assert module_weights(model).grad is None
+    assert module_weights(model).equal(before)
+    assert step.load.shape[0] == training.evaluate(model, batch).load.shape[1] == 1
+
+
+def test_bad_mtp_weight() -> None:
+    with pytest.raises(ValueError, match=r"mtp_weight must be at least 0, got -0\.1"):
+        run(steps=1, mtp_weight=-0.1)
+    with pytest.raises(ValueError, match="has no multi-token prediction modules"):
+        run(steps=1, mtp_weight=0.3)

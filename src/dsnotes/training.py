@@ -2,8 +2,9 @@
 
 `train` is a generator: it takes one optimizer step and hands it out, so whoever runs it records,
 draws, stops early or changes something between two steps in an ordinary `for` loop. The order
-inside a step is that of V3 (arXiv 2412.19437) §2.1.2: the balancing losses join the language loss,
-the optimizer moves the weights, and only then the load of the whole step moves the biases.
+inside a step is that of V3 (arXiv 2412.19437) §2.1.2: the balancing losses and that of the
+prediction modules (§2.2) join the language loss, the optimizer moves the weights, and only then the
+load of the whole step moves the biases.
 
 Departure: the learning rate rises over ten steps; after that it is what the caller says.
 """
@@ -17,7 +18,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dsnotes.balance import BiasBalancer, expert_balance_loss, expert_load, sequence_balance_loss
+from dsnotes.model import DeepSeek
 from dsnotes.moe import MoE
+from dsnotes.mtp import mtp_loss, predict
 from dsnotes.tasks import Batch
 
 Schedule = float | Callable[[int], float]
@@ -51,24 +54,29 @@ def next_token_loss(
 
 
 def train(
-    model: nn.Module,
+    model: DeepSeek,
     data: Iterable[Batch],
     *,
     learning_rate: Schedule = 3e-3,
     gamma: Schedule = 0.0,
     expert_alpha: float = 0.0,
     sequence_alpha: float = 0.0,
+    mtp_weight: float = 0.0,
 ) -> Iterator[Step]:
     """Train in place with AdamW, one optimizer step per batch, yielding after each.
 
     `gamma` is the bias update speed; it and `learning_rate` may be functions of the step, from 0.
     `expert_alpha` and `sequence_alpha` weigh the losses of `dsnotes.balance`, each summed over the
-    MoE layers. All zero: nothing balances. Bad values raise ValueError as there.
+    MoE layers. All zero: nothing balances. `mtp_weight` is the lambda of `dsnotes.mtp.mtp_loss`; 0
+    leaves the prediction modules alone, and their experts are then not among those of `Step.load`.
+    Bad values raise ValueError as there, as does a weight for a model without modules.
 
         >>> data = batches(steps=100, batch_size=16, seq_len=128, seed=0)
         >>> losses = [step.loss for step in train(DeepSeek(TINY), data, gamma=0.01)]
     """
-    moes = moe_layers(model)
+    if mtp_weight < 0:
+        raise ValueError(f"mtp_weight must be at least 0, got {mtp_weight}")
+    moes = moe_layers(model.model.layers) if mtp_weight > 0 else _main_moe_layers(model)
     # a constant 0 needs no biases: gates without them (V1, V2) can be trained as well
     balancer = BiasBalancer([moe.gate for moe in moes], gamma=0.0) if gamma != 0 else None
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
@@ -76,13 +84,17 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _at(number, learning_rate) * min(1.0, (number + 1) / _WARM_UP_STEPS)
         tokens = batch.tokens.to(next(model.parameters()).device)
-        total = loss = next_token_loss(model(tokens), tokens)
+        hidden = model.model(tokens)
+        total = loss = next_token_loss(model.head(hidden), tokens)
+        if mtp_weight > 0:
+            ahead = predict(model, hidden, tokens)
+            total = total + mtp_loss(ahead, tokens, weight=mtp_weight)
         routings = [moe.routing for moe in moes if moe.routing is not None]
         for indices, _, scores in routings:
             s_prime = scores / scores.sum(dim=-1, keepdim=True)  # sigmoid ones do not sum to 1
             total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
             total = total + sequence_balance_loss(
-                scores.unflatten(0, tokens.shape),
+                scores.unflatten(0, (len(tokens), -1)),  # a module sees fewer tokens
                 num_experts_per_tok=indices.shape[1],
                 alpha=sequence_alpha,
             )
@@ -98,10 +110,10 @@ def train(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batch: Batch) -> Evaluation:
+def evaluate(model: DeepSeek, batch: Batch) -> Evaluation:
     """Language loss and load of `batch`, one domain after the other; nothing is changed.
 
-    Sum the load over the domains for MaxVio_global of each layer.
+    Sum the load over the domains for MaxVio_global of each layer. Prediction modules do not run.
 
         >>> result = evaluate(model, held_out(seq_len=128))
         >>> max_vio(result.load.sum(0)).mean()  # over the layers
@@ -110,8 +122,12 @@ def evaluate(model: nn.Module, batch: Batch) -> Evaluation:
     for domain in batch.domain.unique():
         tokens = batch.tokens[batch.domain == domain].to(next(model.parameters()).device)
         losses.append(next_token_loss(model(tokens), tokens).item() * len(tokens))
-        loads.append(_load(moe_layers(model)))
+        loads.append(_load(_main_moe_layers(model)))
     return Evaluation(sum(losses) / len(batch.tokens), torch.stack(loads))
+
+
+def _main_moe_layers(model: DeepSeek) -> list[MoE]:
+    return moe_layers(model.model.layers[: model.config.num_hidden_layers])
 
 
 def _at(step: int, schedule: Schedule) -> float:
