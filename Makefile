@@ -31,13 +31,13 @@ lint: $(READY)  ## check code, types, notebooks and Chinese copy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/nbstripout --verify notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
 	$(BIN)/python tools/lint_zh.py
 
 format: $(READY)  ## rewrite code, notebooks and Chinese copy in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 	$(BIN)/python tools/lint_zh.py --fix
 
 bench: $(READY)  ## measure side by side with peers; table on screen, JSON in _build/bench.json

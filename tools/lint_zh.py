@@ -1,7 +1,7 @@
 """Check the Chinese copy (spaces, punctuation) of the book, the notebooks and the README.
 
-    python tools/lint_zh.py         # list what is wrong, exit 1 if anything is
-    python tools/lint_zh.py --fix   # rewrite it
+python tools/lint_zh.py         # list what is wrong, exit 1 if anything is
+python tools/lint_zh.py --fix   # rewrite it
 """
 
 import argparse
