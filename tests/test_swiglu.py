@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dsnotes.config import TINY
+from dsnotes.moe import MoE
 from dsnotes.swiglu import grouped_swiglu
 
 LOAD = [3, 0, 2]  # the second expert gets nothing
@@ -78,3 +80,13 @@ def test_a_load_that_does_not_fit_is_refused(load: list[int]) -> None:
     x, w, *matrices = _arguments(weighted=True)
     with pytest.raises(ValueError, match="load must count the 5 rows"):
         grouped_swiglu(x, w, matrices, load=load)
+
+
+def test_one_replaced_projection_leaves_the_result_as_it_was() -> None:
+    class Replaced(torch.nn.Linear):
+        """Stands for a quantised projection: it must be called, not bypassed."""
+
+    moe, x = MoE(TINY).double(), torch.randn(7, TINY.hidden_size, dtype=torch.float64)
+    expected = moe(x)
+    moe.experts[3].up_proj.__class__ = Replaced
+    torch.testing.assert_close(moe(x), expected, rtol=0, atol=1e-12)

@@ -145,8 +145,9 @@ class MoE(nn.Module):
         experts: list[MLP] = list(self.experts)  # type: ignore[arg-type]
         load = expert_of_slot.bincount(minlength=len(experts)).tolist()
         u, w = x.index_select(0, token_of_slot), g[order, None]
-        if experts[0].matrices():
-            out = grouped_swiglu(u, w, [m for e in experts for m in e.matrices()], load=load)
+        matrices = [m for expert in experts for m in expert.matrices()]
+        if len(matrices) == 3 * len(experts):
+            out = grouped_swiglu(u, w, matrices, load=load)
         else:
             blocks = zip(experts, u.split(load), w.split(load), strict=True)
             out = torch.cat([expert(u_i, weight=w_i) for expert, u_i, w_i in blocks])
