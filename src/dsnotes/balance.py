@@ -129,7 +129,7 @@ class BiasBalancer:
         """The bias of each gate; looked up anew, since moving a module replaces its buffers."""
         return [gate.get_buffer("e_score_correction_bias") for gate in self.gates]
 
-    def observe(self, indices: Sequence[Int[Tensor, "*tokens k"]]) -> None:
+    def observe(self, indices: Sequence[Int[Tensor, "... _"]]) -> None:
         """Add the choices of one micro-batch, one tensor per gate.
 
         Raises ValueError when there are more or fewer tensors than gates.

@@ -106,7 +106,7 @@ def modules(model: DeepSeek) -> list[MTPModule]:
 
 def predict(
     model: DeepSeek, hidden: Float[Tensor, "batch seq hidden"], tokens: Int[Tensor, "batch seq"]
-) -> list[Float[Tensor, "batch rest vocab"]]:
+) -> list[Float[Tensor, "batch _ vocab"]]:
     """Logits of every depth, eq 21-23; the k-th of the list is (batch, seq - k, vocab).
 
     `hidden` is what the main model made of `tokens`, `model.model(tokens)`. Row i of depth k has
