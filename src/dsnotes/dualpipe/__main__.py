@@ -9,6 +9,7 @@ only those. With a GPU for each rank it uses them, through NCCL.
 
 import argparse
 import os
+import sys
 
 import torch
 import torch.distributed as dist
@@ -55,11 +56,13 @@ def main() -> None:
         float((g.cpu() - reference[k]).abs().max()) for k, g in result.gradients.items()
     )
     idle = result.events[-1].end - sum(event.end - event.start for event in result.events)
-    print(
+    line = (
         f"{schedule.name} rank {rank}/{world} on {device}: stages {tuple(held)}, "
         f"{len(result.events)} actions, idle {idle:.3f} s, "
         f"largest gradient difference {difference:.1e}; loss in one process {value:.6f}"
     )
+    sys.stdout.write(line + "\n")  # in one piece: the ranks share one output
+    sys.stdout.flush()
     dist.destroy_process_group()
 
 
