@@ -525,9 +525,12 @@ def test_error_grows_with_the_promotion_interval() -> None:
 
 def test_the_distribution_decides_what_is_lost_at_k_4096() -> None:
     """The paper's "nearly 2 %" lies between: sums that cancel lose less, sums that grow more."""
-    normal = errors(ks=[4096], promote_every=[None], distributions=["normal"])[4096, None]
-    uniform = errors(ks=[4096], promote_every=[None], distributions=["uniform"])[4096, None]
-    assert 0.003 < normal < 0.02 < 0.06 < uniform < 0.08
+    of = {
+        name: errors(ks=[4096], promote_every=[None], distributions=[name])[4096, None]
+        for name in fp8_gemm.DISTRIBUTIONS
+    }
+    assert 0.003 < of["normal"] < 0.015 < of["rectified"] < 0.022
+    assert 0.06 < of["uniform"] < of["half-normal"] < 0.08
 
 
 def test_one_more_bit_halves_the_error() -> None:

@@ -116,9 +116,11 @@ def tensor_core_matmul(
 
 _ROUNDINGS = {"truncate": torch.trunc, "nearest": torch.round}
 
+# |z| and max(0, z) of a normal z add up without cancelling, as uniform numbers do.
 DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
     "normal": torch.randn,
     "half-normal": lambda *size, generator: torch.randn(*size, generator=generator).abs(),
+    "rectified": lambda *size, generator: torch.randn(*size, generator=generator).relu(),
     "uniform": torch.rand,  # [0, 1)
 }
 
