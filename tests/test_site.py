@@ -392,6 +392,9 @@ $$ (eq-own)
 ```{drafts}
 ```
 
+```{equation-index}
+```
+
 ```{bibliography}
 :filter: docname in docnames
 ```
@@ -413,8 +416,8 @@ ROW = {"key": "v3", "post": True, "brought": "一句话。", "used_in": ["page"]
 CONF = """
 import sys
 sys.path.insert(0, {ext!r})
-extensions = ["myst_nb", "sphinxcontrib.bibtex", "codelink", "draft", "gbt7714", "katexmath",
-              "nbfigure", "papers", "zhsearch", "darkfigures"]
+extensions = ["myst_nb", "sphinxcontrib.bibtex", "codelink", "draft", "eqindex", "gbt7714",
+              "katexmath", "nbfigure", "papers", "zhsearch", "darkfigures"]
 language = "zh_CN"
 bibtex_bibfiles = ["refs.bib"]
 bibtex_default_style = "gbt7714-2025"
@@ -440,7 +443,7 @@ def build(root: Path, page: str, rows: list[dict]) -> str:
     (root / "book/map.yml").write_text(yaml.safe_dump(rows, allow_unicode=True), "utf8")
     (root / "src/pkg/__init__.py").write_text("")
     (root / "src/pkg/mod.py").write_text(
-        "LIMIT = 3\n\n\nclass A:\n    def f(self):\n        pass\n"
+        "LIMIT = 3\n\n\nclass A:\n    def f(self):\n        '''V3 eq 15.'''\n"
     )
     glued = nbformat.v4.new_output(
         "display_data",
@@ -491,6 +494,16 @@ def test_code_role_leads_to_the_line(good):
     assert hrefs == {"mod.A.f": "../source/pkg/mod.html#L-5", "常数": "../source/pkg/mod.html#L-1"}
     source = BeautifulSoup((html / "source/pkg/mod.html").read_text("utf8"), "html.parser")
     assert "def f(self)" in source.select_one("#L-5").get_text()
+
+
+def test_equation_leads_to_its_formula_and_to_its_code(good):
+    _, page = good
+    cells = page.select("table.equation-index tbody td")
+    assert [c.get_text(strip=True) for c in cells] == ["V3 式 15", "式 (15)", "mod.A.f"]
+    assert [a["href"] for c in cells for a in c.select("a")] == [
+        "#equation-eq-paper",
+        "../source/pkg/mod.html#L-5",
+    ]
 
 
 def test_draft_is_marked_and_listed(good):

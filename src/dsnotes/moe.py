@@ -39,7 +39,7 @@ class Routing(NamedTuple):
 
 
 class Gate(nn.Module):
-    """Scores the routed experts for every token and chooses K of them (V3 eq. 13, 15, 16).
+    """Scores the routed experts and chooses K for every token (V3 eq 13-16; softmax: V1 eq 10-11).
 
     `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" the buffer
     `e_score_correction_bias` (b_i) takes part in the choice and in nothing else; it gets no
@@ -107,7 +107,7 @@ class Gate(nn.Module):
 
 
 class MoE(nn.Module):
-    """Routed experts, weighted by the gate, plus shared experts for every token (V3 eq. 12).
+    """Routed experts, weighted by the gate, plus the shared experts (V3 eq 12; V1 eq 9).
 
     `routing` holds the `Routing` of the last call, tokens flattened, for balancing.
 
