@@ -172,7 +172,9 @@ def grpo_loss(
     if average not in get_args(Average):
         raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
     check_factor("beta", beta)
-    if (average == "constant") != (max_length is not None) or (max_length or 1) < 1:
+    if (average == "constant") != (max_length is not None) or (
+        max_length is not None and max_length < 1
+    ):
         raise ValueError(
             "max_length must be at least 1 with average 'constant' and None otherwise, got "
             f"{max_length!r} with {average!r}"
