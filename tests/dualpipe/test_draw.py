@@ -8,8 +8,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from dsnotes import plot
-from dsnotes.dualpipe.draw import draw_timeline
-from dsnotes.dualpipe.schedule import dualpipe, zb1p
+from dsnotes.dualpipe.draw import draw_timeline, legend_patches
+from dsnotes.dualpipe.schedule import dualpipe, one_f_one_b, zb1p
 from dsnotes.dualpipe.timeline import simulate
 from dsnotes.plot import COLORS
 
@@ -40,3 +40,10 @@ def test_the_legend_names_what_is_there() -> None:
         COLORS["orange"], COLORS["sky"], COLORS["green"],
     }  # fmt: skip
     assert not axes.texts
+
+
+def test_one_legend_serves_several_timelines() -> None:
+    patches = legend_patches(simulate(one_f_one_b(2, 3)), simulate(zb1p(2, 3)))
+    labels = [patch.get_label() for patch in patches]
+    assert labels == ["前向", "完整反向", "输入梯度的反向", "权重梯度的反向"]
+    assert legend_patches(simulate(dualpipe(2, 4)))[-1].get_label() == "黑条：返回方向"

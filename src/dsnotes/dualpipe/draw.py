@@ -11,6 +11,7 @@ from dsnotes.plot import COLORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 # Names are those of the book; white numbers where the colour is dark.
 _LOOKS = {
@@ -32,8 +33,6 @@ def draw_timeline(
 
         >>> draw_timeline(ax, simulate(dualpipe(8, 20)))
     """
-    from matplotlib.patches import Patch
-
     for rank, events in enumerate(timeline.events):
         for action, start, end in events:
             height = 0.9 / len(action.parts)
@@ -47,16 +46,28 @@ def draw_timeline(
     ax.set_xlim(min(e[0].start for e in timeline.events), max(e[-1].end for e in timeline.events))
     ax.grid(False)
     if legend:
-        present = {p.kind for es in timeline.events for e in es for p in e.action.parts}
-        patches = [
-            Patch(facecolor=color, edgecolor="black", linewidth=0.4, label=label)
-            for kind, (label, color) in _LOOKS.items()
-            if kind in present
-        ]
-        if any(p.direction for es in timeline.events for e in es for p in e.action.parts):
-            patches.append(Patch(facecolor="black", label="黑条：返回方向"))
+        patches = legend_patches(timeline)
         ax.legend(handles=patches, loc="upper center", bbox_to_anchor=(0.5, -0.14),
                   ncols=len(patches))  # fmt: skip
+
+
+def legend_patches(*timelines: Timeline) -> list["Patch"]:
+    """What a legend of `timelines` shows, for a figure of several axes: its kinds, in one order.
+
+    >>> figure.legend(handles=legend_patches(left, right), loc="outside lower center", ncols=5)
+    """
+    from matplotlib.patches import Patch
+
+    parts = [p for t in timelines for events in t.events for e in events for p in e.action.parts]
+    present = {part.kind for part in parts}
+    patches = [
+        Patch(facecolor=color, edgecolor="black", linewidth=0.4, label=label)
+        for kind, (label, color) in _LOOKS.items()
+        if kind in present
+    ]
+    if any(part.direction for part in parts):
+        patches.append(Patch(facecolor="black", label="黑条：返回方向"))
+    return patches
 
 
 def _box(
