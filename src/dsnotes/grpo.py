@@ -133,7 +133,7 @@ def _normalise(
     equal = low == rewards.masked_fill(~valid, -math.inf).amax(1, keepdim=True)
     if scale:
         std = (centred.square().sum(1, keepdim=True) / (n - correction)).sqrt()
-        centred = centred / torch.where(equal, 1, std + eps)
+        centred = centred / (std + eps)
     return centred.masked_fill(equal, 0)
 
 
