@@ -1,0 +1,230 @@
+"""A small R1-Zero on nine seeds, with its controls on three.
+
+    python experiments/grpo.py                    # about 15 minutes on one CPU core
+    python experiments/grpo.py --setting gpu --seeds 0 --control-seeds --out gpu.json
+    python experiments/grpo.py --keep /some/folder    # checkpoints there: run again to go on
+
+Every variant of a seed starts from the same base model (trained once, in `zero`), or from its own:
+    zero            GRPO, rewards by rule only
+    forbidden       the same, but every completion starts with an empty thought
+    random          the same, but each reward is drawn at random
+    more_text       no GRPO: further supervised training on base text
+    chance          GRPO on a base that stopped while its complete thoughts were still at chance
+    short           GRPO on a base that rarely writes a complete thought
+"""
+
+import argparse
+import copy
+import datetime
+import json
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from dsnotes import __version__
+from dsnotes.learner import Learner, train
+from dsnotes.model import DeepSeek
+from dsnotes.rl import Evaluation, base_step, evaluate, grpo_step
+from dsnotes.rl_setting import SETTINGS, Setting, new_model
+from dsnotes.shellgame import NO_THOUGHT
+
+OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "grpo.json"
+CONTROLS = ("forbidden", "random", "more_text", "chance", "short")
+EVALUATE_EVERY = 10  # steps, on fewer problems than at the end
+CURVE_PROBLEMS = 100
+CHANCE_SHARE = 0.3  # of the steps of the base, after which it stops for `chance`
+SHORT_SHARE = 0.05  # of the base text of `short` is a complete thought
+# A step of GRPO takes longer than one on text, because it samples first. Generous to the text.
+TEXT_STEPS_PER_RL_STEP = 2.5
+
+
+def short_lengths(swaps: int) -> tuple[float, ...]:
+    """Complete thoughts in `SHORT_SHARE` of the text; of the others, short ones are common."""
+    ramp = [float(swaps - k) for k in range(swaps)]
+    return (*(w / sum(ramp) * (1 - SHORT_SHARE) for w in ramp), SHORT_SHARE)
+
+
+def trained_base(setting: Setting, *, seed: int, name: str, folder: Path) -> DeepSeek:
+    """A model trained on base text only."""
+    learner = Learner(
+        new_model(setting, seed=seed),
+        steps=setting.base_steps,
+        learning_rate=setting.base_learning_rate,
+        seed=seed,
+    )
+    train(
+        learner,
+        partial(base_step, setting=setting),
+        checkpoint=folder / f"{name}-{seed}.pt",
+        description=f"{name}, seed {seed}",
+    )
+    return learner.model
+
+
+def reinforced(
+    base: DeepSeek,
+    setting: Setting,
+    *,
+    seed: int,
+    name: str,
+    folder: Path,
+    steps: int,
+    learning_rate: float,
+    step: Callable[[Learner], dict[str, float]],
+    prefix: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    """Train a copy of the base further; curves and end points as plain data."""
+    model = copy.deepcopy(base)
+    learner = Learner(model, steps=steps, learning_rate=learning_rate, seed=seed)
+    scores = partial(evaluate, setting=setting, prefix=prefix)
+    before, start = scores(model), scores(model, problems=CURVE_PROBLEMS)
+
+    def observed(learner: Learner) -> dict[str, float]:
+        report = step(learner)
+        if learner.step % EVALUATE_EVERY == 0:
+            report |= scores(model, problems=CURVE_PROBLEMS)._asdict()
+        return report
+
+    history = train(
+        learner,
+        observed,
+        checkpoint=folder / f"{name}-{seed}.pt",
+        description=f"{name}, seed {seed}",
+    )
+    held_out = [start._asdict(), *(r for r in history if "pass_at_1" in r)]
+    return {
+        "variant": name,
+        "seed": seed,
+        "before": rounded(before),
+        "after": rounded(scores(model)),
+        "held_out": {f: [round(r[f], 3) for r in held_out] for f in Evaluation._fields},
+        "training": {key: [round(r[key], 3) for r in history] for key in history[0]},
+    }
+
+
+def rounded(evaluation: Evaluation) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in evaluation._asdict().items()}
+
+
+def at_random(seed: int) -> Callable[..., list[float]]:
+    """A reward that is 0 or 1, whatever the completion says."""
+    rng = random.Random(seed)
+
+    def reward(completions: list[str], **columns: Any) -> list[float]:
+        return [float(rng.random() < 0.5) for _ in completions]
+
+    return reward
+
+
+def run(variant: str, *, setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
+    """One variant of one seed, from the base on."""
+    wall, cpu = time.monotonic(), time.process_time()
+    name = "base"
+    if variant == "chance":
+        name, steps = "chance_base", round(CHANCE_SHARE * setting.base_steps)
+        setting = replace(setting, base_steps=steps)
+    elif variant == "short":
+        name, setting = "short_base", replace(setting, base_lengths=short_lengths(setting.swaps))
+    base = trained_base(setting, seed=seed, name=name, folder=folder)
+    wall_base, cpu_base = time.monotonic() - wall, time.process_time() - cpu
+    grpo = partial(grpo_step, setting=setting)
+    further = partial(
+        reinforced, base, setting, seed=seed, name=variant, folder=folder,
+        steps=setting.rl_steps, learning_rate=setting.rl_learning_rate,
+    )  # fmt: skip
+    if variant == "forbidden":
+        result = further(step=partial(grpo, prefix=NO_THOUGHT), prefix=NO_THOUGHT)
+    elif variant == "random":
+        result = further(step=partial(grpo, reward=at_random(seed)))
+    elif variant == "more_text":
+        steps = round(TEXT_STEPS_PER_RL_STEP * setting.rl_steps)
+        result = further(step=partial(base_step, setting=setting), steps=steps)
+    else:
+        result = further(step=grpo)
+    seconds = {
+        "base_wall": wall_base,
+        "base_cpu": cpu_base,
+        "wall": time.monotonic() - wall,
+        "cpu": time.process_time() - cpu,
+    }
+    return result | {"seconds": {key: round(value, 1) for key, value in seconds.items()}}
+
+
+def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """Per variant [lowest, median, highest] over the seeds, before and after."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for variant in dict.fromkeys(r["variant"] for r in runs):
+        mine = [r for r in runs if r["variant"] == variant]
+        table[variant] = {
+            f"{column}_{when}": [min(values), statistics.median(values), max(values)]
+            for column in Evaluation._fields
+            for when in ("before", "after")
+            if (values := [r[when][column] for r in mine])
+        }
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--setting", choices=SETTINGS, default="laptop")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(9)))
+    parser.add_argument("--control-seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--keep", type=Path, help="folder of checkpoints, to stop and go on")
+    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    setting = SETTINGS[arguments.setting]
+    jobs = [("zero", seed) for seed in arguments.seeds]
+    jobs += [(variant, seed) for seed in arguments.control_seeds for variant in CONTROLS]
+    runs = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for variant, seed in tqdm(jobs, desc="runs"):
+            finished = folder / f"{variant}-{seed}.json"
+            if not finished.exists():
+                result = run(variant, setting=setting, seed=seed, folder=folder)
+                write(finished, result)
+            runs.append(json.loads(finished.read_text("utf-8")))
+            scores = [runs[-1][when]["pass_at_1"] for when in ("before", "after")]
+            tqdm.write(f"{variant}, seed {seed}: {scores[0]:.3f} -> {scores[1]:.3f}")
+    report = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "minutes": round(sum(r["seconds"]["wall"] for r in runs) / 60, 1),
+        "cpu_minutes": round(sum(r["seconds"]["cpu"] for r in runs) / 60, 1),
+        "versions": {
+            "dsnotes": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "setting": asdict(setting),
+        "parameters": sum(p.numel() for p in new_model(setting, seed=0).parameters()),
+        "evaluate_every": EVALUATE_EVERY,
+        "summary": summarise(runs),
+        "runs": runs,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write(arguments.out, report)
+    print(f"wrote {arguments.out}")
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Written beside and moved into place, so that an interruption leaves the old file whole."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+if __name__ == "__main__":
+    main()
