@@ -130,14 +130,16 @@ def weighted_sum(
 ) -> RewardFunction:
     """One reward function, the weighted sum of several; weights are 1.0 unless given (v2 eq 4).
 
-    Each function takes its columns by name and leaves the others alone. ValueError when a weight is
-    missing or not finite.
+    Each function takes its columns by name and leaves the others alone. ValueError for no function,
+    and when a weight is missing or not finite.
 
         >>> weighted_sum([accuracy_reward, format_reward])(["<answer>5</answer>"], answer=["5"])
         [1.0]
     """
     weights = [1.0] * len(functions) if weights is None else list(weights)
-    if not functions or len(weights) != len(functions):
+    if not functions:
+        raise ValueError("functions must hold at least one reward function, got none")
+    if len(weights) != len(functions):
         raise ValueError(f"weights must be one per function ({len(functions)}), got {weights}")
     if not all(math.isfinite(weight) for weight in weights):
         raise ValueError(f"weights must be finite, got {weights}")
