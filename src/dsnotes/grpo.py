@@ -127,8 +127,8 @@ def _normalise(
         raise ValueError("rewards must be finite, got nan or inf")
     n = valid.sum(1, keepdim=True)
     centred = (rewards - rewards.sum(1, keepdim=True) / n).masked_fill(~valid, 0)
-    # Compared, not read off the std: ten times 0.1 has a mean that is not 0.1, and dividing what
-    # rounding left by itself would make advantages of size 1 out of nothing.
+    # Compared, not read off the std: ten times 0.1 has a mean that is not 0.1, and
+    # dividing what rounding left by itself makes advantages of size 1 out of nothing.
     low = rewards.masked_fill(~valid, math.inf).amin(1, keepdim=True)
     equal = low == rewards.masked_fill(~valid, -math.inf).amax(1, keepdim=True)
     if scale:
@@ -198,9 +198,11 @@ def grpo_loss(
         rho, advantages.masked_fill(~mask, 0), clip_low=clip_low, clip_high=clip_high
     )
     if beta > 0 and ref_log_probs is not None:
-        log_pi, log_ref = log_probs.masked_fill(~mask, 0), ref_log_probs.masked_fill(~mask, 0)
+        log_pi = log_probs.masked_fill(~mask, 0)
+        log_ref = ref_log_probs.masked_fill(~mask, 0)
         if ratio == "sequence":
-            log_pi, log_ref = log_pi.sum(1, keepdim=True), log_ref.sum(1, keepdim=True)
+            log_pi = log_pi.sum(dim=1, keepdim=True)
+            log_ref = log_ref.sum(dim=1, keepdim=True)
         objective = objective - beta * k3(log_pi, log_ref)  # DeepSeekMath (4), V3 (27)
 
     total = objective.masked_fill(~mask, 0).sum(dim=1)

@@ -112,11 +112,12 @@ def ppo_loss(
     entropy: Float[Tensor, "batch seq"] | None = None,
     entropy_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """-(L^CLIP - c1 L^VF + c2 S), PPO eq 9: c1 is `value_weight`, c2 `entropy_weight`.
+    """-(L^CLIP - c1 L^VF + c2 S), PPO eq 9; L^CLIP is that of DeepSeekMath eq 1.
 
-    `values` are the critic's, with gradient; `targets` V^targ; `entropy` that of the policy in
-    nats at each token, with gradient. ValueError when shapes differ, mask is empty, a weight or
-    clip is negative, or entropy_weight comes without entropy.
+    c1 is `value_weight`, c2 `entropy_weight`. `values` are the critic's, with gradient; `targets`
+    V^targ; `entropy` that of the policy in nats at each token, with gradient. ValueError when
+    shapes differ, mask is empty, a weight or clip is negative, or entropy_weight comes without
+    entropy.
 
         >>> one, mask = torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)
         >>> ppo_loss(-one, -one, one, 0 * one, one, mask, value_weight=0.5)
