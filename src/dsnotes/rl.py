@@ -79,6 +79,36 @@ def base_step(learner: Learner, setting: Setting, *, script: Script = "digit") -
     return supervised_step(learner, given.prompts, text)
 
 
+def respond(
+    model: DeepSeek,
+    setting: Setting,
+    given: Problems,
+    *,
+    samples: int,
+    prefix: Sequence[int] = (),
+    temperature: float = 1.0,
+    sampler: torch.Generator | None = None,
+) -> tuple[Rollout, list[str], list[str]]:
+    """Sample completions of problems: the rollout, its texts, and the right answer to each.
+
+    `prefix` is put in front of every completion; it is in the texts and not in the rollout's mask.
+
+        >>> rollout, texts, answers = respond(model, LAPTOP, given, samples=16)
+    """
+    front = torch.tensor(prefix).long().expand(len(given.prompts), -1)
+    rollout = sample(
+        model,
+        torch.cat([given.prompts, front], dim=1),
+        group_size=samples,
+        max_new_tokens=setting.max_new_tokens,
+        stop_token=shellgame.END_ANSWER,
+        temperature=temperature,
+        generator=sampler,
+    )
+    texts = [shellgame.decode([*prefix, *row]) for row in rollout.completions]
+    return rollout, texts, [answer for answer in given.answers for _ in range(samples)]
+
+
 def grpo_step(
     learner: Learner,
     setting: Setting,
@@ -95,16 +125,15 @@ def grpo_step(
     accuracy and length |o|, the prefix not counted.
     """
     given = shellgame.problems(setting.prompts, swaps=setting.swaps, generator=learner.generator)
-    rollout = _sample(
+    rollout, texts, answers = respond(
         learner.model,
         setting,
         given,
-        setting.group_size,
+        samples=setting.group_size,
         prefix=prefix,
         temperature=temperature,
         sampler=learner.sampler,
     )
-    texts, answers = _texts(rollout, prefix), _repeat(given.answers, setting.group_size)
     rewards = torch.tensor(reward(texts, answer=answers))
     groups = rewards.view(setting.prompts, setting.group_size)
     advantages = group_advantages(groups, scale=variant.scale).flatten()
@@ -146,12 +175,15 @@ def evaluate(
     given = shellgame.problems(
         problems, swaps=setting.swaps, held_out=True, generator=torch.Generator().manual_seed(seed)
     )
-    device = model.lm_head.weight.device
-    sampler = torch.Generator(device=device).manual_seed(seed)
-    rollout = _sample(
-        model, setting, given, samples, prefix=prefix, temperature=temperature, sampler=sampler
+    rollout, texts, answers = respond(
+        model,
+        setting,
+        given,
+        samples=samples,
+        prefix=prefix,
+        temperature=temperature,
+        sampler=_sampler(model, seed),
     )
-    texts, answers = _texts(rollout, prefix), _repeat(given.answers, samples)
     right = accuracy_reward(texts, answer=answers)
     kept = format_reward(texts)
     found = [final_answer(text) for text in texts]
@@ -189,42 +221,21 @@ def rejection_sample(
     given = shellgame.problems(
         problems, swaps=setting.swaps, generator=torch.Generator().manual_seed(seed)
     )
-    device = model.lm_head.weight.device
-    sampler = torch.Generator(device=device).manual_seed(seed)
-    rollout = _sample(model, setting, given, samples, temperature=temperature, sampler=sampler)
-    scores = keep(_texts(rollout), answer=_repeat(given.answers, samples))
-    passed = torch.tensor([score >= 1 for score in scores], device=device)
+    rollout, texts, answers = respond(
+        model,
+        setting,
+        given,
+        samples=samples,
+        temperature=temperature,
+        sampler=_sampler(model, seed),
+    )
+    scores = keep(texts, answer=answers)
+    passed = torch.tensor([score >= 1 for score in scores], device=rollout.mask.device)
     if not passed.any():
         raise ValueError(f"keep must pass at least one of {len(scores)} completions, got none")
     new = rollout.tokens[:, given.prompts.shape[1] :].masked_fill(~rollout.mask, shellgame.PAD)
     return rollout.tokens[passed, : given.prompts.shape[1]], new[passed]
 
 
-def _sample(
-    model: DeepSeek,
-    setting: Setting,
-    given: Problems,
-    samples: int,
-    *,
-    prefix: Sequence[int] = (),
-    temperature: float,
-    sampler: torch.Generator,
-) -> Rollout:
-    front = torch.tensor(prefix).long().expand(len(given.prompts), -1)
-    return sample(
-        model,
-        torch.cat([given.prompts, front], dim=1),
-        group_size=samples,
-        max_new_tokens=setting.max_new_tokens,
-        stop_token=shellgame.END_ANSWER,
-        temperature=temperature,
-        generator=sampler,
-    )
-
-
-def _texts(rollout: Rollout, prefix: Sequence[int] = ()) -> list[str]:
-    return [shellgame.decode([*prefix, *row]) for row in rollout.completions]
-
-
-def _repeat(answers: list[str], times: int) -> list[str]:
-    return [answer for answer in answers for _ in range(times)]
+def _sampler(model: DeepSeek, seed: int) -> torch.Generator:
+    return torch.Generator(device=model.lm_head.weight.device).manual_seed(seed)

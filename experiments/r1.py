@@ -1,0 +1,238 @@
+"""The pipeline of R1 in miniature, and distillation against RL on a smaller model, on three seeds.
+
+    python experiments/r1.py                    # about 7 minutes on one idle CPU core
+    python experiments/r1.py --keep /some/folder    # finished seeds there: run again to go on
+
+The base text mixes two languages step by step, as R1-Zero mixed them. The stages are those of R1
+(arXiv 2501.12948, v2, figure 2), each with what it starts from:
+    base        random weights: supervised training on bad text
+    zero        base: GRPO, accuracy and format
+    dev1        base: supervised training on a few right answers of zero, put into one language
+    dev2        dev1: GRPO, accuracy, format and language
+    dev3        base: supervised training on many answers of dev2 that pass all three rules
+    r1          dev3: GRPO as for dev2
+    student     a smaller base, trained on the same text
+    distilled   student: supervised training on answers of r1 that pass all three rules
+    student_rl  student: GRPO as for dev2
+
+Left out: prompts that are no puzzles, and reward models for them (stages 3 and 4 of R1).
+"""
+
+import argparse
+import copy
+import datetime
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from dsnotes import __version__, shellgame
+from dsnotes.learner import Learner, train
+from dsnotes.model import DeepSeek
+from dsnotes.reward import accuracy_reward, format_reward, language_reward, weighted_sum
+from dsnotes.rl import (
+    base_step,
+    evaluate,
+    grpo_step,
+    rejection_sample,
+    respond,
+    supervised_step,
+)
+from dsnotes.rl_setting import SETTINGS, Setting, new_model
+from dsnotes.shellgame import encode
+
+OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "r1.json"
+STAGES = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student", "distilled", "student_rl")
+
+
+class Recipe(NamedTuple):
+    """What the stages need besides the setting; problems are those that answers are drawn for."""
+
+    rate: float = 1e-3  # supervised, after the base
+    batch: int = 64
+    cold_problems: int = 40  # for dev1, four answers each
+    cold_steps: int = 30
+    data_problems: int = 1000  # for dev3, four answers each
+    data_steps: int = 120  # two epochs
+    second_rl: float = 0.5  # of the steps of the first
+    teacher_problems: int = 4000  # for the student, four answers each
+    distil_steps: int = 300
+    student_hidden_size: int = 32
+
+
+def chinese(completions: list[str], **columns: Any) -> list[float]:
+    """Share of the words of the thought that are Chinese."""
+    return language_reward(completions, language=["zh"] * len(completions))
+
+
+# R1 adds accuracy and language as they are; the format counts as in the run of R1-Zero.
+THREE_RULES = weighted_sum([accuracy_reward, format_reward, chinese], weights=[1.0, 0.1, 1.0])
+
+
+def keep_all_three(completions: list[str], **columns: Any) -> list[float]:
+    """1.0 for what is right, in the template and in Chinese throughout."""
+    rules = (accuracy_reward, format_reward, chinese)
+    scores = zip(*(rule(completions, **columns) for rule in rules), strict=True)
+    return [min(each) for each in scores]
+
+
+def into_chinese(completions: torch.Tensor) -> torch.Tensor:
+    """Every English position replaced by its Chinese name: the rewriting of the cold-start data."""
+    english, chinese_one = encode("one")[0], encode("一")[0]
+    is_english = (completions >= english) & (completions < english + shellgame.CUPS)
+    return torch.where(is_english, completions - english + chinese_one, completions)
+
+
+def scores(model: DeepSeek, setting: Setting, *, problems: int = 200) -> dict[str, float]:
+    """`evaluate`, and the share of Chinese in the thoughts."""
+    given = shellgame.problems(
+        problems, swaps=setting.swaps, held_out=True, generator=torch.Generator().manual_seed(0)
+    )
+    sampler = torch.Generator(device=setting.device).manual_seed(0)
+    _, texts, _ = respond(model, setting, given, samples=4, sampler=sampler)
+    found = evaluate(model, setting, problems=problems)._asdict()
+    found["chinese"] = statistics.mean(chinese(texts))
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def trained(
+    model: DeepSeek,
+    step: Callable[[Learner], dict[str, float]],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    name: str,
+) -> DeepSeek:
+    """A copy of the model after `steps` steps."""
+    learner = Learner(copy.deepcopy(model), steps=steps, learning_rate=rate, seed=seed)
+    train(learner, step, description=f"{name}, seed {seed}")
+    return learner.model
+
+
+def text_step(
+    learner: Learner, *, data: tuple[torch.Tensor, torch.Tensor], batch: int
+) -> dict[str, float]:
+    """A supervised step on a random part of the data."""
+    rows = torch.randint(len(data[0]), (batch,), generator=learner.generator)
+    return supervised_step(learner, data[0][rows], data[1][rows])
+
+
+def run(setting: Setting, recipe: Recipe, *, seed: int) -> dict[str, Any]:
+    """All stages of one seed; scores, sizes of the data and seconds as plain data."""
+    models: dict[str, DeepSeek] = {}
+    seconds, samples = {}, {}
+
+    def stage(name: str, start: DeepSeek, step: Callable[[Learner], Any], **options: Any) -> None:
+        cpu = time.process_time()
+        models[name] = trained(start, step, seed=seed, name=name, **options)
+        seconds[name] = round(time.process_time() - cpu, 1)
+
+    def answers(name: str, problems: int, keep: Callable[..., list[float]]) -> Any:
+        data = rejection_sample(
+            models[name], setting, problems=problems, samples=4, keep=keep, seed=seed
+        )
+        samples[name] = {"drawn": 4 * problems, "kept": len(data[0])}
+        return data
+
+    on_base = partial(base_step, setting=setting, script="mixed")
+    base = {"steps": setting.base_steps, "rate": setting.base_learning_rate}
+    rl = {"steps": setting.rl_steps, "rate": setting.rl_learning_rate}
+    rules = partial(grpo_step, setting=setting)
+    three = partial(rules, reward=THREE_RULES)
+
+    stage("base", new_model(setting, seed=seed), on_base, **base)
+    stage("zero", models["base"], rules, **rl)
+    prompts, completions = answers("zero", recipe.cold_problems, right_and_formatted)
+    cold = partial(text_step, data=(prompts, into_chinese(completions)), batch=recipe.batch)
+    stage("dev1", models["base"], cold, steps=recipe.cold_steps, rate=recipe.rate)
+    stage("dev2", models["dev1"], three, **rl)
+    data = answers("dev2", recipe.data_problems, keep_all_three)
+    on_data = partial(text_step, data=data, batch=recipe.batch)
+    stage("dev3", models["base"], on_data, steps=recipe.data_steps, rate=recipe.rate)
+    second = rl | {"steps": round(recipe.second_rl * setting.rl_steps)}
+    stage("r1", models["dev3"], three, **second)
+
+    config = replace(setting.config, hidden_size=recipe.student_hidden_size)
+    small = replace(setting, config=config)
+    stage("student", new_model(small, seed=seed), on_base, **base)
+    data = answers("r1", recipe.teacher_problems, keep_all_three)
+    on_data = partial(text_step, data=data, batch=2 * recipe.batch)
+    stage("distilled", models["student"], on_data, steps=recipe.distil_steps, rate=2 * recipe.rate)
+    stage("student_rl", models["student"], three, **rl)
+    return {
+        "seed": seed,
+        "stages": {name: scores(models[name], setting) for name in STAGES},
+        "samples": samples,
+        "cpu_seconds": seconds,
+        "parameters": {
+            name: sum(p.numel() for p in models[name].parameters()) for name in ("base", "student")
+        },
+    }
+
+
+def right_and_formatted(completions: list[str], **columns: Any) -> list[float]:
+    """1.0 for what is right and in the template, in whatever language."""
+    pairs = zip(accuracy_reward(completions, **columns), format_reward(completions), strict=True)
+    return [min(pair) for pair in pairs]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--setting", choices=SETTINGS, default="laptop")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--keep", type=Path, help="folder of finished seeds, to stop and go on")
+    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    setting, recipe = SETTINGS[arguments.setting], Recipe()
+    runs = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        for seed in tqdm(arguments.seeds, desc="seeds"):
+            finished = folder / f"r1-{seed}.json"
+            if not finished.exists():
+                started = time.process_time()
+                result = run(setting, recipe, seed=seed)
+                total = {"cpu_minutes": round((time.process_time() - started) / 60, 2)}
+                write(finished, result | total)
+            runs.append(json.loads(finished.read_text("utf-8")))
+            reached = {name: s["pass_at_1"] for name, s in runs[-1]["stages"].items()}
+            tqdm.write(f"seed {seed}: {reached}")
+    report = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu_minutes": round(sum(r["cpu_minutes"] for r in runs), 1),
+        "versions": {
+            "dsnotes": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "setting": asdict(setting),
+        "recipe": recipe._asdict(),
+        "runs": runs,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write(arguments.out, report)
+    print(f"wrote {arguments.out}")
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Written beside and moved into place, so that an interruption leaves the old file whole."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+if __name__ == "__main__":
+    main()
