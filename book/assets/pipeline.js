@@ -98,7 +98,7 @@ const SLIDERS = [
   ["weight", "W（其中的权重梯度）", 0, 4, 1],
   ["pair", "F&B（重叠的一对）", 0.5, 7, 3],
 ];
-const LEFT = 26, TOP = 4, AXIS = 30; // of the drawing, in pixels
+const LEFT = 26, TOP = 16, AXIS = 30; // of the drawing, in pixels
 const round = (x) => String(Math.round(x * 100) / 100).replace("-", "−");
 const svgNode = (tag, attributes) => {
   const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -118,10 +118,12 @@ function set_up(lab, number) {
   panel.className = "pipeline-panel";
   panel.innerHTML = `
     <form aria-label="调度、规模与时间">
-      ${field("name", "调度", `<select id="${id("name")}"></select>`)}
-      ${field("ranks", "rank 数", `<select id="${id("ranks")}"></select>`)}
-      ${field("micro", "微批次数", `<select id="${id("micro")}"></select>`)}
-      ${SLIDERS.map(slider).join("")}
+      <div>
+        ${field("name", "调度", `<select id="${id("name")}"></select>`)}
+        ${field("ranks", "rank 数", `<select id="${id("ranks")}"></select>`)}
+        ${field("micro", "微批次数", `<select id="${id("micro")}"></select>`)}
+      </div>
+      <div>${SLIDERS.map(slider).join("")}</div>
       <button type="reset">恢复</button>
     </form>
     <p class="pipeline-result" role="status"></p>
@@ -190,7 +192,7 @@ function set_up(lab, number) {
     const scale = (width - LEFT - 8) / makespan;
     const svg = svgNode("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
       "aria-label": `${entry.name} 的时间轴，${entry.ranks.length} 个 rank，总时间 ${round(makespan)}` });
-    svg.append(stripes(id("stripes")));
+    svg.append(stripes(id("stripes")), label(0, TOP / 2, "rank", "start"));
     events.forEach((done, rank) => {
       svg.append(label(LEFT - 8, TOP + (rank + 0.5) * row, rank, "end"));
       done.forEach(({ parts, start, end }, index) => {
@@ -214,7 +216,7 @@ function set_up(lab, number) {
     panel.querySelector(".pipeline-legend").innerHTML =
       Object.keys(NAMES).filter((kind) => present.has(kind))
         .map((kind) => `<li><span class="swatch ${kind}"></span>${NAMES[kind]}</li>`).join("") +
-      (returns ? '<li><span class="swatch back"></span>黑条：返回方向</li>' : "");
+      (returns ? '<li><span class="swatch back"></span>底边的条：返回方向</li>' : "");
   }
 
   function box(group, part, place) {
@@ -223,8 +225,9 @@ function set_up(lab, number) {
       group.append(svgNode("rect", { ...place, fill: `url(#${id("stripes")})` }));
     const strip = Math.min(3, 0.2 * place.height);
     if (part.direction)
-      group.append(svgNode("rect", { ...place, y: place.y + place.height - strip, height: strip }));
-    if (place.width >= 6 * String(part.microBatch).length + 2)
+      group.append(svgNode("rect", { ...place, class: "strip",
+        y: place.y + place.height - strip, height: strip }));
+    if (place.width >= 4.6 * String(part.microBatch).length)
       group.append(label(place.x + place.width / 2, place.y + (place.height - strip) / 2 + 0.5,
         part.microBatch, "middle", `on ${part.kind}`));
   }
@@ -291,8 +294,10 @@ function set_up(lab, number) {
     describe();
   });
   const form = panel.querySelector("form");
-  at("ranks").addEventListener("change", fillMicroBatches);
-  form.addEventListener("input", update);
+  form.addEventListener("input", (event) => {
+    if (event.target === at("ranks")) fillMicroBatches();
+    update();
+  });
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(() => { start(); update(); }));
   start();
