@@ -37,7 +37,7 @@ from dsnotes.reward import (
     weighted_sum,
 )
 from dsnotes.rl_setting import Setting
-from dsnotes.rollout import Rollout, sample, token_log_probs
+from dsnotes.rollout import Rollout, completion_log_probs, sample
 from dsnotes.shellgame import Problems, Script
 
 RULES = weighted_sum([accuracy_reward, format_reward], weights=[1.0, 0.1])
@@ -137,7 +137,7 @@ def grpo_step(
     rewards = torch.tensor(reward(texts, answer=answers))
     groups = rewards.view(setting.prompts, setting.group_size)
     advantages = group_advantages(groups, scale=variant.scale).flatten()
-    log_probs = token_log_probs(learner.model, rollout, temperature=temperature)
+    log_probs = completion_log_probs(learner.model, rollout, temperature=temperature)
     loss = grpo_loss(
         log_probs,
         log_probs.detach(),  # the policy that sampled is the one updated

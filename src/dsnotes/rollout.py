@@ -1,7 +1,7 @@
 """Completions sampled from a model, and what the policy gradient needs of them.
 
 A rollout draws a group of completions per prompt over the latent cache; a mask marks the tokens the
-model itself has drawn. Their log-probabilities are computed again with gradient in one pass.
+model itself has drawn. Their log-probabilities are computed again, with gradient, in one pass.
 
 Equations
     log pi(o_i,t | q, o_i,<t), the terms of DeepSeekMath (arXiv 2402.03300) eq 3
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dsnotes.model import DeepSeek
+from dsnotes.policy import completion_mask, token_log_probs
 
 
 class Rollout(NamedTuple):
@@ -73,25 +74,23 @@ def sample(
         stop_token=stop_token,
         generator=generator,
     )
-    stopped_before = (new == stop_token).cumsum(dim=1) - (new == stop_token).long() > 0
-    return Rollout(torch.cat([prompts, new], dim=1), ~stopped_before)
+    tokens = torch.cat([prompts, new], dim=1)
+    prompt_lengths = torch.full((len(tokens),), prompts.shape[1], device=tokens.device)
+    mask = completion_mask(tokens, prompt_lengths, eos=stop_token)
+    return Rollout(tokens, mask[:, -new.shape[1] :])
 
 
-def token_log_probs(
+def completion_log_probs(
     model: DeepSeek, rollout: Rollout, *, temperature: float = 1.0
 ) -> Float[Tensor, "rows new"]:
     """log pi(o_i,t | q, o_i,<t) of every sampled token, with gradient; 0 behind the stop.
 
-    The logits at one position belong to the token after it: those of the last prompt token are
-    the first to count. ValueError unless the temperature is above 0.
+    ValueError unless the temperature is above 0.
 
-        >>> token_log_probs(model, rollout).shape == rollout.mask.shape
+        >>> completion_log_probs(model, rollout).shape == rollout.mask.shape
         True
     """
-    if temperature <= 0:
-        raise ValueError(f"temperature must be above 0, got {temperature}")
-    new = rollout.mask.shape[1]
-    logits = model.head(model.model(rollout.tokens[:, :-1])[:, -new:])
-    log_p = (logits.float() / temperature).log_softmax(dim=-1)
-    chosen = log_p.gather(-1, rollout.tokens[:, -new:, None])[..., 0]
-    return chosen.masked_fill(~rollout.mask, 0)
+    last = rollout.mask.shape[1] + 1  # the last token of the prompt predicts the first sampled one
+    logits = model.head(model.model(rollout.tokens)[:, -last:])
+    found = token_log_probs(logits, rollout.tokens[:, -last:], temperature=temperature)
+    return found.masked_fill(~rollout.mask, 0)
