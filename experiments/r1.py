@@ -142,7 +142,15 @@ def run(setting: Setting, recipe: Recipe, *, seed: int) -> dict[str, Any]:
         data = rejection_sample(
             models[name], setting, problems=problems, samples=4, keep=keep, seed=seed
         )
-        samples[name] = {"drawn": 4 * problems, "kept": len(data[0])}
+        solved = shellgame.completions(
+            shellgame.read(data[0]), script="zh", generator=torch.Generator()
+        )
+        same = (into_chinese(data[1])[:, : solved.shape[1]] == solved).all(dim=1)
+        samples[name] = {
+            "drawn": 4 * problems,
+            "kept": len(data[0]),
+            "perfect": round(same.float().mean().item(), 4),  # every step right, not only the last
+        }
         return data
 
     on_base = partial(base_step, setting=setting, script="mixed")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsnotes import shellgame
 from dsnotes.reward import accuracy_reward, format_reward, language_reward
-from dsnotes.shellgame import Problems, completions, decode, encode, is_held_out, problems
+from dsnotes.shellgame import Problems, completions, decode, encode, is_held_out, problems, read
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -32,6 +32,12 @@ def play(prompt: str) -> list[int]:
         cups[a], cups[b] = cups[b], cups[a]
         path.append(cups.index(True))
     return path
+
+
+def test_reading_a_prompt() -> None:
+    found = read(torch.tensor([encode("3 1-3 4-5 1-2 ="), encode("5 1-2 4-5 3-4 =")]))
+    assert found.path.tolist() == [[0, 0, 1], [4, 3, 2]]
+    assert found.answers == ["2", "3"]
 
 
 @pytest.mark.parametrize("held_out", [True, False])

@@ -101,12 +101,20 @@ def problems(
     checksum = torch.randint(low, high, (count,), generator=generator)
     rest = ball + swap[:, 1:] @ torch.arange(2, swaps + 1)
     swap[:, 0] = (checksum - rest) % _HELD_OUT_OF  # as many checksums as pairs: one swap fits
-    path, position = [], ball
-    for pair in swap.unbind(1):
-        position = _moved(position, pair)
-        path.append(position)
     ends = (_FIRST["digit"] + ball)[:, None], torch.full((count, 1), EQUALS)
-    prompts = torch.cat([ends[0], _FIRST_SWAP + swap, ends[1]], dim=1)
+    return read(torch.cat([ends[0], _FIRST_SWAP + swap, ends[1]], dim=1))
+
+
+def read(prompts: Int[Tensor, "batch seq"]) -> Problems:
+    """The problems that prompts state: the ball is followed swap by swap.
+
+    >>> read(torch.tensor([encode("3 1-3 4-5 =")])).path
+    tensor([[0, 0]])
+    """
+    path, position = [], prompts[:, 0] - _FIRST["digit"]
+    for token in prompts[:, 1:-1].unbind(1):
+        position = _moved(position, token - _FIRST_SWAP)
+        path.append(position)
     return Problems(prompts, torch.stack(path, dim=1))
 
 
