@@ -439,6 +439,15 @@ def test_shapes_that_would_broadcast(name: str, monkeypatch: pytest.MonkeyPatch)
         grpo_loss(**data | {"advantages": torch.ones(1)})
 
 
+def test_bad_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(TypeError, match=r"rewards must be floating point, got dtype torch\.int64"):
+        group_advantages(torch.tensor([[1, 0]]))
+    data = sample()
+    with pytest.raises(TypeError, match=r"mask must be of dtype bool, got torch\.int64"):
+        grpo_loss(**data | {"mask": data["mask"].long()})
+
+
 def test_bad_rewards() -> None:
     with pytest.raises(ValueError, match=r"at least 2 samples, got \(3, 1\)"):
         group_advantages(torch.zeros(3, 1))

@@ -67,7 +67,7 @@ def group_advantages(
 
     `scale=False` leaves the std out (Dr. GRPO). `correction` is 0 for the std of the population, 1
     for that of a sample. ValueError for fewer than 2 samples, a reward that is not finite, a
-    negative eps or another correction.
+    negative eps or another correction, TypeError for rewards of a whole-number dtype.
 
         >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
         tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
@@ -122,6 +122,8 @@ def _normalise(
     if correction not in (0, 1):
         raise ValueError(f"correction must be 0 or 1, got {correction!r}")
     check_factor("eps", eps)
+    if not rewards.is_floating_point():
+        raise TypeError(f"rewards must be floating point, got dtype {rewards.dtype}")
     rewards = rewards.masked_fill(~valid, 0)
     if not rewards.isfinite().all():
         raise ValueError("rewards must be finite, got nan or inf")
@@ -161,7 +163,7 @@ def grpo_loss(
     without tokens counts 0. Only `log_probs` may carry gradient.
 
     ValueError when shapes differ, mask is empty, beta > 0 comes without `ref_log_probs`, or an
-    option is not one of these.
+    option is not one of these; TypeError when mask is not bool.
 
         >>> old = torch.full((2, 3), -1.0)
         >>> grpo_loss(old, old, torch.tensor([1.0, -1.0]), torch.ones(2, 3, dtype=torch.bool))

@@ -129,7 +129,7 @@ def check_tokens(
 ) -> None:
     """ValueError unless all are (batch, seq) alike, mask marks a token, and no other has gradient.
 
-    A ratio whose denominator carries gradient has the value 1 and the gradient 0.
+    TypeError for a mask of numbers: `~mask` of a 1 is -2. A ratio whose denominator carries gradient has the value 1 and the gradient 0.
 
         >>> check_tokens(torch.zeros(1, 2), torch.ones(1, 2).bool(), values=torch.zeros(1, 3))
         ValueError: values must have the shape of log_probs (1, 2), got (1, 3)
@@ -146,6 +146,8 @@ def check_tokens(
             )
         if tensor.requires_grad:
             raise ValueError(f"{name} must be detached, got one that requires grad")
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be of dtype bool, got {mask.dtype}")
     if not mask.any():
         raise ValueError("mask must mark at least one token, got none")
 
