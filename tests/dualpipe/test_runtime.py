@@ -149,7 +149,7 @@ def test_a_fault_ends_the_run_and_is_named(num_ranks, fault, message, timeout) -
         step = functools.partial(
             ranks.step, one_f_one_b(num_ranks, 6), loss=F.mse_loss, hidden_shape=SHAPE
         )
-        step(stages, inputs, targets, timeout=PATIENCE)  # a first step imports, and may take long
+        step(stages, inputs, targets, timeout=PATIENCE)  # from now on only the fault takes long
         stages[guilty].append(fault(HIDDEN, HIDDEN))
         pids = [process.pid for process in ranks._processes]
         assert _alive(pids) == pids

@@ -46,6 +46,9 @@ def serve(
     try:
         torch.set_num_threads(1)
         use_loopback()
+        # The first backward from a given gradient imports for a second or two: here all ranks do it
+        # at once, in a first step it would be one after the other.
+        torch.ones(1, requires_grad=True).exp().backward(torch.ones(1))
         gpu = torch.device("cuda", rank) if device == "cuda" else None
         if gpu is not None:
             torch.cuda.set_device(gpu)
