@@ -221,5 +221,13 @@ def test_settings_hold_the_longest_completion_and_fit_the_model() -> None:
         prompt, thought = setting.swaps + 2, setting.swaps + 5
         assert setting.max_new_tokens >= thought
         assert prompt + setting.max_new_tokens <= setting.config.max_position_embeddings
-        model = DeepSeek(replace(setting.config, vocab_size=shellgame.VOCAB_SIZE))
-        assert model.config == setting.config
+        assert setting.config.vocab_size == shellgame.VOCAB_SIZE
+
+
+def test_the_setting_for_a_gpu_runs_on_a_cpu_too() -> None:
+    """Its model and its lengths, with next to no data."""
+    setting = replace(GPU, device="cpu", base_batch=4, prompts=2, group_size=2)
+    run = Learner(new_model(setting, seed=0), steps=2, learning_rate=1e-4)
+    assert base_step(run, setting)["loss"] > 0
+    assert grpo_step(run, setting)["length"] > 0
+    assert run.step == 2
