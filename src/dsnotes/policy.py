@@ -129,7 +129,8 @@ def check_tokens(
 ) -> None:
     """ValueError unless all are (batch, seq) alike, mask marks a token, and no other has gradient.
 
-    TypeError for a mask of numbers: `~mask` of a 1 is -2. A ratio whose denominator carries gradient has the value 1 and the gradient 0.
+    TypeError for a mask of numbers: `~mask` of a 1 is -2. A ratio whose denominator carries
+    gradient has the value 1 and the gradient 0.
 
         >>> check_tokens(torch.zeros(1, 2), torch.ones(1, 2).bool(), values=torch.zeros(1, 3))
         ValueError: values must have the shape of log_probs (1, 2), got (1, 3)
