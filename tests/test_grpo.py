@@ -231,6 +231,8 @@ def test_published_variants() -> None:
     formulas = {
         "deepseekmath": options | {"ratio": "token", "average": "sequence", "beta": 0.04},
         "deepseek-v3": options | {"ratio": "sequence", "average": "sequence"},
+        "deepseek-r1": options
+        | {"ratio": "sequence", "average": "sequence", "low": 10.0, "high": 10.0, "beta": 0.001},
         "dr-grpo": options | {"ratio": "token", "average": "constant", "max_length": 9},
         "dapo": options | {"ratio": "token", "average": "token", "high": 0.28},
     }
@@ -240,7 +242,7 @@ def test_published_variants() -> None:
         extra = {"max_length": 9} if name == "dr-grpo" else {}
         found[name] = grpo_loss(**data, **VARIANTS[name].loss, **extra).item()
         assert found[name] == pytest.approx(written_out(data, **formula), abs=1e-12), name
-    assert len({round(value, 6) for value in found.values()}) == 4
+    assert len({round(value, 6) for value in found.values()}) == 5
     assert {name for name, variant in VARIANTS.items() if not variant.scale} == {"dr-grpo"}
 
 

@@ -8,6 +8,7 @@ Equations
         outcome and 4.1.3 process supervision
     V3 (arXiv 2412.19437): (26) objective with a ratio for each output, (28) advantage
     the clipped surrogate and the estimators of KL that both use are in `dsnotes.policy`
+    R1 v2 (arXiv 2501.12948): V3's objective; section 3.2.1: clip width 10, beta 0.001
     Dr. GRPO (arXiv 2503.20783) section 3.2: no 1/|o|, no std
     DAPO (arXiv 2503.14476): (8) one mean over all tokens, two clip widths
 
@@ -49,6 +50,9 @@ class Variant(NamedTuple):
 VARIANTS = {
     "deepseekmath": Variant(True, {"ratio": "token", "average": "sequence", "beta": 0.04}),
     "deepseek-v3": Variant(True, {"ratio": "sequence", "average": "sequence"}),
+    "deepseek-r1": Variant(  # first RL stage; its second version, section 3.2.1
+        True, {"ratio": "sequence", "average": "sequence", "clip_low": 10.0, "beta": 0.001}
+    ),
     "dr-grpo": Variant(False, {"ratio": "token", "average": "constant"}),
     "dapo": Variant(
         True, {"ratio": "token", "average": "token", "clip_low": 0.2, "clip_high": 0.28}
