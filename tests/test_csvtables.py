@@ -33,6 +33,8 @@ GOOD = """
 见 {numref}`tab-t`。
 
 ```{datatable} t.csv
+:hide: metric, B
+
 原来的表头
 ```
 """
@@ -80,7 +82,8 @@ def test_table_with_our_header_and_dashes(page):
     assert "1" in table.caption.select_one(".caption-number").get_text()
     right = [c.get("class") for c in table.select("tbody tr")[0].select("td")]
     assert ["text-right" in (c or []) for c in right] == [False, False, True, True]
-    assert [c.get_text(strip=True) for c in other.select("th")] == ["test", "metric", "A", "B"]
+    assert [c.get_text(strip=True) for c in other.select("th")] == ["test", "A"]
+    assert [c.get_text(strip=True) for c in other.select("td")][:2] == ["LCB", "40.5"]
 
 
 @pytest.mark.parametrize(
@@ -94,6 +97,7 @@ def test_table_with_our_header_and_dashes(page):
         ("{csv}`t.csv::MATH::A::nonsense`", "Invalid format specifier"),
         ("```{datatable} gone.csv\n表题\n```", "no file book/data/gone.csv"),
         ("```{datatable} t.csv\n:header: 甲, 乙\n\n表题\n```", "4 names in :header:"),
+        ("```{datatable} t.csv\n:hide: C\n\n表题\n```", "columns of test, metric, A, B"),
         ("```{datatable} t.csv\n```", "needs a caption"),
     ],
 )

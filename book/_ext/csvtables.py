@@ -13,20 +13,22 @@ empty cell, is a warning, hence an error under ``-W``.
 
 The directive ``{datatable}`` shows a whole file as a numbered table::
 
-    ```{datatable} r1_table2_r1zero.csv
-    :name: tab-r1-zero
-    :header: 模型, AIME 2024, 多数表决, MATH-500, GPQA Diamond, LiveCodeBench, Codeforces
+    ```{datatable} r1_table4_main.csv
+    :name: tab-r1-main
+    :hide: category
+    :header: 测试, 度量, Claude 3.5, GPT-4o, V3, o1-mini, o1-1217, R1
 
     表题，可以有引用。
     ```
 
-``:header:`` replaces the header of the file (as many names, separated by commas); a cell that the
-source leaves empty is shown as a dash.
+``:hide:`` leaves out columns; ``:header:`` replaces the header of the file (as many names as
+columns are shown, separated by commas). A cell that the source leaves empty is shown as a dash.
 """
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from docutils import nodes
@@ -68,6 +70,11 @@ class CsvRole(SphinxRole):
         return [nodes.Text(text.replace("-", "−") if text.startswith("-") else text)], []
 
 
+def names(option: str) -> list[str]:
+    """The names in an option, separated by commas; one with a comma in it stands in quotes."""
+    return next(csv.reader([option], skipinitialspace=True), [])
+
+
 def is_number(text: str) -> bool:
     try:
         float(text)
@@ -82,6 +89,7 @@ class DataTable(SphinxDirective):
     option_spec = {  # noqa: RUF012
         "name": directives.unchanged_required,
         "header": directives.unchanged_required,
+        "hide": directives.unchanged_required,
     }
 
     def run(self):
@@ -89,27 +97,33 @@ class DataTable(SphinxDirective):
             table = find(self.env, self.config, self.arguments[0])
         except ValueError as error:
             raise self.error(str(error)) from None
-        header = next(csv.reader([self.options.get("header", "")], skipinitialspace=True), [])
-        header = header or table.columns
-        if len(header) != len(table.columns) or not self.content:
+        hidden, header = (names(self.options.get(key, "")) for key in ("hide", "header"))
+        shown = [c for c in table.columns if c not in hidden]
+        header = header or shown
+        if not set(hidden) <= set(table.columns) or len(header) != len(shown) or not self.content:
             raise self.error(
-                f"datatable needs a caption and {len(table.columns)} names in :header:, "
-                f"for {', '.join(table.columns)}"
+                f"datatable needs a caption, in :hide: columns of {', '.join(table.columns)}, "
+                f"and {len(shown)} names in :header:, for {', '.join(shown)}"
             )
         text = nodes.Element()
         self.state.nested_parse(self.content, self.content_offset, text)
-        node = nodes.table("", nodes.title("", "", *text[0].children), classes=["colwidths-auto"])
+        # mb-4 is the theme's own class for space below: several may follow one another
+        node = nodes.table(
+            "", nodes.title("", "", *text[0].children), classes=["colwidths-auto", "mb-4"]
+        )
         group = nodes.tgroup(cols=len(header))
         group += [nodes.colspec(colwidth=1) for _ in header]
-        numeric = [all(is_number(c) for c in table.labels(n) if c) for n in table.columns]
+        columns = [table.labels(name) for name in shown]
+        numeric = [all(is_number(cell) for cell in column if cell) for column in columns]
+        rows = zip(*columns, strict=True)
         group += nodes.thead("", self.line(header, numeric))
-        group += nodes.tbody("", *(self.line(row, numeric) for row in table.rows))
+        group += nodes.tbody("", *(self.line(row, numeric) for row in rows))
         node += group
         self.set_source_info(node)
         self.add_name(node)
         return [node]
 
-    def line(self, cells, numeric):
+    def line(self, cells: Sequence[str], numeric: Sequence[bool]) -> nodes.row:
         return nodes.row(
             "",
             *(
