@@ -122,6 +122,7 @@ def train(
         initial=learner.step,
         desc=description,
         disable=not progress,
+        mininterval=1.0,  # a notebook keeps every state of the bar
         leave=False,
     )
     with bar:
