@@ -1,6 +1,6 @@
 """A small R1-Zero on nine seeds, with its controls on three.
 
-    python experiments/grpo.py                    # about 15 minutes on one CPU core
+    python experiments/grpo.py                    # about 12 minutes on one idle CPU core
     python experiments/grpo.py --setting gpu --seeds 0 --control-seeds --out gpu.json
     python experiments/grpo.py --keep /some/folder    # checkpoints there: run again to go on
 

@@ -1,6 +1,6 @@
 """The pipeline of R1 in miniature, and distillation against RL on a smaller model, on three seeds.
 
-    python experiments/r1.py                    # about 7 minutes on one idle CPU core
+    python experiments/r1.py                    # about 10 minutes on one idle CPU core
     python experiments/r1.py --keep /some/folder    # finished seeds there: run again to go on
 
 The base text mixes two languages step by step, as R1-Zero mixed them. The stages are those of R1
@@ -11,7 +11,7 @@ The base text mixes two languages step by step, as R1-Zero mixed them. The stage
     dev2        dev1: GRPO, accuracy, format and language
     dev3        base: supervised training on many answers of dev2 that pass all three rules
     r1          dev3: GRPO as for dev2
-    student     a smaller base, trained on the same text
+    student     a smaller base, trained on the same kind of text, not as long
     distilled   student: supervised training on answers of r1 that pass all three rules
     student_rl  student: GRPO as for dev2
 
@@ -58,6 +58,7 @@ STAGES = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student", "distilled", 
 class Recipe(NamedTuple):
     """What the stages need besides the setting; problems are those that answers are drawn for."""
 
+    base_longer: float = 2.4  # times the steps of the setting: two languages take longer to learn
     rate: float = 1e-3  # supervised, after the base
     batch: int = 64
     cold_problems: int = 40  # for dev1, four answers each
@@ -159,7 +160,8 @@ def run(setting: Setting, recipe: Recipe, *, seed: int) -> dict[str, Any]:
     rules = partial(grpo_step, setting=setting)
     three = partial(rules, reward=THREE_RULES)
 
-    stage("base", new_model(setting, seed=seed), on_base, **base)
+    longer = base | {"steps": round(recipe.base_longer * setting.base_steps)}
+    stage("base", new_model(setting, seed=seed), on_base, **longer)
     stage("zero", models["base"], rules, **rl)
     prompts, completions = answers("zero", recipe.cold_problems, right_and_formatted)
     cold = partial(text_step, data=(prompts, into_chinese(completions)), batch=recipe.batch)

@@ -71,7 +71,7 @@ LAPTOP = Setting(
     base_steps=250,
     base_batch=256,
     base_learning_rate=5e-3,
-    rl_steps=100,
+    rl_steps=60,
     prompts=16,
     rl_learning_rate=1e-3,
 )
