@@ -60,9 +60,12 @@ def test_gradients_are_those_of_torch() -> None:
     inputs, targets = torch.randn(2, 6, 2, 16, 64)
     with Ranks(2) as ranks:
         ours = ranks.step(
-            dualpipev(2, 6), stages, inputs, targets, loss=F.mse_loss, hidden_shape=(2, 16, 64)
+            dualpipev(2, 6), stages, inputs, targets, loss=F.mse_loss, hidden_shape=(2, 16, 64),
+            timeout=300.0,
+        )  # fmt: skip
+        loss, theirs, _ = torch_dualpipev(
+            ranks, stages, inputs, targets, loss=F.mse_loss, timeout=300.0
         )
-        loss, theirs, _ = torch_dualpipev(ranks, stages, inputs, targets, loss=F.mse_loss)
     value, reference = one_process(stages, inputs, targets, loss=F.mse_loss)
     assert ours.loss == pytest.approx(loss, rel=1e-6)
     assert ours.loss == pytest.approx(value, rel=1e-6)
