@@ -26,7 +26,7 @@ PAPERS = {  # as docstrings write it: as the table prints it
     "loss-free balancing": "LF",
     "Loss-free balancing": "LF",
     "DeepSeekMath": "DeepSeekMath",
-    "R1 v2": "R1 v2",
+    "R1 v2": "R1",
     "R1": "R1",
     "PPO": "PPO",
     "Dr. GRPO": "Dr. GRPO",
