@@ -7,7 +7,7 @@ BUILD  := $(BIN)/jupyter-book build . -W -n --keep-going --all
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint format bench experiments serve lab wheel clean distclean
+.PHONY: help book test check-site lint format bench experiments serve live lab pdf zip wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	    { echo "dsnotes needs Python 3.11 or newer; set it with: make PYTHON=python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	    --constraint constraints.txt --editable '.[book,test,lint]'
+	    --constraint constraints.txt --editable '.[book,test,lint,site]'
 	@touch $@
 
 book: $(READY)  ## run all notebooks and build the book into _build/html
@@ -26,6 +26,9 @@ book: $(READY)  ## run all notebooks and build the book into _build/html
 
 test: $(READY)  ## run all tests of the library and the repository
 	$(BIN)/python -m pytest
+
+check-site: book  ## test the built book in a browser (needs Chromium)
+	$(BIN)/python -m pytest sitetests
 
 lint: $(READY)  ## check code, types, notebooks and Chinese copy
 	$(BIN)/ruff check .
@@ -49,8 +52,18 @@ experiments: $(READY)  ## run the long experiments again (writes book/data/runs/
 serve: book  ## serve the built book on http://127.0.0.1:PORT (default 8000)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
+live: book  ## serve the book with live code: edit and run the cells in the page
+	$(BIN)/python tools/live.py --port $(PORT)
+
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+pdf: book  ## print the book to dist/dsnotes.pdf (needs Chromium)
+	$(BIN)/python tools/pdf.py
+
+zip: book  ## pack the built book for reading offline into dist/dsnotes-html.zip
+	mkdir -p dist && rm -f dist/dsnotes-html.zip
+	$(BIN)/python -m zipfile -c dist/dsnotes-html.zip _build/html/
 
 wheel: $(READY)  ## build the wheel of the library into dist/
 	$(BIN)/python -m build --wheel

@@ -18,7 +18,7 @@ import eqindex  # noqa: E402
         ("Gate (V3 eq. 13, 15-16).", [("V3", 13), ("V3", 15), ("V3", 16)]),
         ("eq 24 and 25, and\n    eqs 1, and 2", [("V1", 24), ("V1", 25), ("V1", 1), ("V1", 2)]),
         ("MaxVio (loss-free balancing eq. 4)", [("LF", 4)]),
-        ("Dr. GRPO or DAPO eq 8; R1 v2 eq 7", [("DAPO", 8), ("R1 v2", 7)]),
+        ("Dr. GRPO or DAPO eq 8; R1 v2 eq 7", [("DAPO", 8), ("R1", 7)]),
         ("eq (3)-(5) of DeepSeekMath", [("V1", 3), ("V1", 4), ("V1", 5)]),
         ("frequency 3, seq 4, in equal parts 5", []),
     ],

@@ -433,6 +433,7 @@ exclude_patterns = ["build"]
 def build(root: Path, page: str, rows: list[dict]) -> str:
     """Build a small site; returns the warnings."""
     from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
 
     for name in ("book", "src/pkg"):
         (root / name).mkdir(parents=True)
@@ -456,7 +457,7 @@ def build(root: Path, page: str, rows: list[dict]) -> str:
     notebook = nbformat.v4.new_notebook(cells=[title, cell], metadata=language)
     nbformat.write(notebook, root / "book/nb.ipynb")
     problems = StringIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), docutils_namespace():
         warnings.simplefilter("ignore")  # Sphinx's and docutils' own deprecations are not ours
         out = root / "build"
         app = Sphinx(

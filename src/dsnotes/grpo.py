@@ -159,6 +159,8 @@ def grpo_loss(
 ) -> Float[Tensor, ""]:
     """Minus the objective of DeepSeekMath eq 3 (as it stands), V3 eq 26, Dr. GRPO or DAPO eq 8.
 
+    At log_probs = old_log_probs its gradient is minus that of DeepSeekMath eq 20.
+
     `mask` is True on the tokens of the output: not on prompt nor padding, where anything may stand.
     `ratio` "token", "sequence" or "geometric" (module docstring) is what is clipped; the KL is that
     of each token, with "sequence" that of whole outputs (V3 eq 27). `average` "sequence" is a mean

@@ -128,7 +128,7 @@ def expression_reward(
 def weighted_sum(
     functions: Sequence[RewardFunction], *, weights: Sequence[float] | None = None
 ) -> RewardFunction:
-    """One reward function, the weighted sum of several; weights are 1.0 unless given (v2 eq 4).
+    """One reward function, the weighted sum of several; weights 1.0 unless given (R1 v2 eq 4).
 
     Each function takes its columns by name and leaves the others alone. ValueError for no function,
     and when a weight is missing or not finite.
