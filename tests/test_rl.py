@@ -1,7 +1,9 @@
 """rl: what is learned and what not, where groups give no signal, scores, and a run that learns."""
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -231,3 +233,33 @@ def test_the_setting_for_a_gpu_runs_on_a_cpu_too() -> None:
     assert base_step(run, setting)["loss"] > 0
     assert grpo_step(run, setting)["length"] > 0
     assert run.step == 2
+
+
+# Recorded runs
+
+RUNS = Path(__file__).parent.parent / "book" / "data" / "runs"
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("grpo", 9), ("r1", 3)])
+def test_records_are_of_this_setting(name: str, seeds: int) -> None:
+    """Who changes the setting must run the experiments again."""
+    record = json.loads((RUNS / f"{name}.json").read_text("utf-8"))
+    assert record["setting"] == json.loads(json.dumps(asdict(LAPTOP)))
+    assert {run["seed"] for run in record["runs"]} == set(range(seeds))
+    parameters = sum(p.numel() for p in new_model(LAPTOP, seed=0).parameters())
+    found = record["parameters"] if name == "grpo" else record["runs"][0]["parameters"]["base"]
+    assert found == parameters
+
+
+def test_recorded_accuracy_rises_on_every_seed_and_in_no_control() -> None:
+    record = json.loads((RUNS / "grpo.json").read_text("utf-8"))
+    ends = {
+        (run["variant"], run["seed"]): (run["before"]["pass_at_1"], run["after"]["pass_at_1"])
+        for run in record["runs"]
+    }
+    for seed in range(9):
+        before, after = ends["zero", seed]
+        assert before < 0.3
+        assert after > 0.9
+    for control in ("forbidden", "random", "more_text", "chance"):
+        assert max(ends[control, seed][1] for seed in range(3)) < 0.3
