@@ -1,6 +1,6 @@
 """The pipeline of R1 in miniature, and distillation against RL on a smaller model, on three seeds.
 
-    python experiments/r1.py                    # about 10 minutes on one idle CPU core
+    python experiments/r1.py                    # about 12 minutes on one idle CPU core
     python experiments/r1.py --keep /some/folder    # finished seeds there: run again to go on
 
 The base text mixes two languages step by step, as R1-Zero mixed them. The stages are those of R1
@@ -14,6 +14,8 @@ The base text mixes two languages step by step, as R1-Zero mixed them. The stage
     student     a smaller base, trained on the same kind of text, not as long
     distilled   student: supervised training on answers of r1 that pass all three rules
     student_rl  student: GRPO as for dev2
+    longer      the smaller base, trained as long as the larger one
+    longer_rl   longer: GRPO as for dev2
 
 Left out: prompts that are no puzzles, and reward models for them (stages 3 and 4 of R1).
 """
@@ -52,7 +54,10 @@ from dsnotes.rl_setting import SETTINGS, Setting, new_model
 from dsnotes.shellgame import encode
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "r1.json"
-STAGES = ("base", "zero", "dev1", "dev2", "dev3", "r1", "student", "distilled", "student_rl")
+STAGES = (
+    *("base", "zero", "dev1", "dev2", "dev3", "r1"),
+    *("student", "distilled", "student_rl", "longer", "longer_rl"),
+)
 
 
 class Recipe(NamedTuple):
@@ -180,6 +185,8 @@ def run(setting: Setting, recipe: Recipe, *, seed: int) -> dict[str, Any]:
     on_data = partial(text_step, data=data, batch=2 * recipe.batch)
     stage("distilled", models["student"], on_data, steps=recipe.distil_steps, rate=2 * recipe.rate)
     stage("student_rl", models["student"], three, **rl)
+    stage("longer", new_model(small, seed=seed), on_base, **longer)
+    stage("longer_rl", models["longer"], three, **rl)
     return {
         "seed": seed,
         "stages": {name: scores(models[name], setting) for name in STAGES},
