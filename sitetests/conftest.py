@@ -6,15 +6,17 @@ CHROMIUM names another browser; by default Debian's, else the one Playwright has
 """
 
 import functools
+import gzip
 import http.server
 import os
 import re
 import shutil
 import threading
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 HTML = ROOT / "_build" / "html"
@@ -24,12 +26,6 @@ PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text("utf8"
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
-
-
-@pytest.fixture(params=PAGES)
-def name(request) -> str:
-    """Every page in turn, as its path without .html."""
-    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +51,46 @@ def browser():
         browser = play.chromium.launch(executable_path=path, args=quiet)
         yield browser
         browser.close()
+
+
+@dataclass
+class Opened:
+    """A page on the screen, and what happened while it was loaded."""
+
+    name: str
+    page: Page
+    trouble: list[str] = field(default_factory=list)
+    sizes: dict[str, tuple[str, int]] = field(default_factory=dict)  # path → (kind, bytes sent)
+
+
+@pytest.fixture(scope="session", params=PAGES)
+def opened(browser, site, request) -> Opened:
+    """Every page in turn, loaded once for all its tests; no request leaves the site."""
+    name = request.param
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    seen = Opened(name, page)
+
+    def on_request(route):
+        if route.request.url.startswith((site + "/", "data:")):
+            route.continue_()
+        else:
+            seen.trouble.append(f"outside: {route.request.url}")
+            route.abort()
+
+    def on_response(response):
+        if response.status >= 400:
+            seen.trouble.append(f"{response.status} {response.url}")
+            return
+        body = response.body()
+        kind = response.headers.get("content-type", "")
+        if re.search(r"text/|javascript|json|svg", kind):
+            body = gzip.compress(body)  # as servers send it
+        seen.sizes[response.url.removeprefix(site)] = (response.request.resource_type, len(body))
+
+    page.route("**/*", on_request)
+    page.on("response", on_response)
+    page.on("console", lambda m: m.type == "error" and seen.trouble.append(f"console: {m.text}"))
+    page.on("pageerror", lambda error: seen.trouble.append(f"script: {error}"))
+    page.goto(f"{site}/{name}.html", wait_until="networkidle")
+    yield seen
+    page.close()

@@ -1,65 +1,40 @@
 """Every page: nothing from outside, nothing broken, light enough, wide enough, readable bare."""
 
-import gzip
 import re
-from urllib.parse import urlsplit
 
-LIMIT = 600_000  # bytes on first view, compressed as servers do, without the figures
-TEXT = re.compile(r"text/|javascript|json|svg")
+LIMIT = 600_000  # bytes on first view, without the figures
 
 
-def _watch(page, site):
-    """(what went wrong, bytes by kind) while the page is open; no request leaves the site."""
-    trouble, loaded = [], {}
-
-    def on_response(response):
-        if response.status >= 400:
-            trouble.append(f"{response.status} {response.url}")
-            return
-        body = response.body()
-        kind = response.headers.get("content-type", "")
-        size = len(gzip.compress(body)) if TEXT.search(kind) else len(body)
-        loaded[response.url] = (response.request.resource_type, size)
-
-    def on_request(route):
-        if route.request.url.startswith((site + "/", "data:")):
-            route.continue_()
-        else:
-            trouble.append(f"outside: {route.request.url}")
-            route.abort()
-
-    page.route("**/*", on_request)
-    page.on("response", on_response)
-    page.on("console", lambda m: m.type == "error" and trouble.append(f"console: {m.text}"))
-    page.on("pageerror", lambda error: trouble.append(f"script: {error}"))
-    return trouble, loaded
+def test_page_needs_nothing_from_outside(opened):
+    assert opened.trouble == []
 
 
-def test_page_needs_nothing_from_outside_and_is_light(browser, site, name):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    trouble, loaded = _watch(page, site)
-    page.goto(f"{site}/{name}.html", wait_until="networkidle")
-    assert trouble == []
-    assert page.locator(".katex-error, .problematic, .system-message").count() == 0
-    text = page.locator("main").inner_text()
-    assert not re.search(r"\$\$|\\\(|\\\[|\{glue|\{numref", text)  # unrendered markup
-    weight = sum(size for kind, size in loaded.values() if kind != "image")
-    assert weight <= LIMIT, sorted((s, urlsplit(u).path) for u, (_, s) in loaded.items())[-8:]
-    page.close()
+def test_page_is_light(opened):
+    sizes = {path: size for path, (kind, size) in opened.sizes.items() if kind != "image"}
+    assert sum(sizes.values()) <= LIMIT, sorted(sizes.items(), key=lambda item: -item[1])[:8]
 
 
-def test_page_fits_a_phone(browser, site, name):
-    page = browser.new_page(viewport={"width": 390, "height": 800})
-    page.goto(f"{site}/{name}.html", wait_until="load")
-    wide = page.evaluate("document.documentElement.scrollWidth")
+def test_page_has_no_markup_left(opened):
+    assert opened.page.locator(".katex-error, .problematic, .system-message").count() == 0
+    prose = opened.page.evaluate(
+        """() => { const main = document.querySelector("main").cloneNode(true);
+        main.querySelectorAll("pre, code, .katex").forEach(e => e.remove());
+        return main.textContent; }"""
+    )
+    assert not re.search(r"\$\$|\\\(|\\\[|\{(glue|numref|code|cite)", prose)
+
+
+def test_page_fits_a_phone(opened):
+    opened.page.set_viewport_size({"width": 390, "height": 800})
+    wide = opened.page.evaluate("document.documentElement.scrollWidth")
+    opened.page.set_viewport_size({"width": 1280, "height": 900})
     assert wide <= 390
-    page.close()
 
 
-def test_page_reads_without_scripts(browser, site, name):
+def test_page_reads_without_scripts(browser, site, opened):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{site}/{name}.html", wait_until="load")
+    page.goto(f"{site}/{opened.name}.html", wait_until="domcontentloaded")
     main = page.locator("main article").first
     assert main.is_visible()
     assert len(main.inner_text()) > 200
