@@ -69,17 +69,18 @@ def opened(browser, site, request) -> Opened:
     name = request.param
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     seen = Opened(name, page)
+    trouble: list[str] = []
 
     def on_request(route):
         if route.request.url.startswith((site + "/", "data:")):
             route.continue_()
         else:
-            seen.trouble.append(f"outside: {route.request.url}")
+            trouble.append(f"outside: {route.request.url}")
             route.abort()
 
     def on_response(response):
         if response.status >= 400:
-            seen.trouble.append(f"{response.status} {response.url}")
+            trouble.append(f"{response.status} {response.url}")
             return
         body = response.body()
         kind = response.headers.get("content-type", "")
@@ -89,8 +90,9 @@ def opened(browser, site, request) -> Opened:
 
     page.route("**/*", on_request)
     page.on("response", on_response)
-    page.on("console", lambda m: m.type == "error" and seen.trouble.append(f"console: {m.text}"))
-    page.on("pageerror", lambda error: seen.trouble.append(f"script: {error}"))
+    page.on("console", lambda m: m.type == "error" and trouble.append(f"console: {m.text}"))
+    page.on("pageerror", lambda error: trouble.append(f"script: {error}"))
     page.goto(f"{site}/{name}.html", wait_until="networkidle")
+    seen.trouble = list(trouble)  # what a check does to the page later is not its own doing
     yield seen
     page.close()

@@ -35,6 +35,9 @@ TEXT = {
     ' aria-label="Main"': ' aria-label="全书目录"',
     ' aria-label="Page"': ' aria-label="本页目录"',
     "© Copyright ": "© 版权所有 ",
+    ' id="pst-primary-sidebar" class': ' id="pst-primary-sidebar" role="complementary"'
+    ' aria-label="侧栏" class',
+    '<summary><span class="toctree-': '<summary aria-label="展开或收起"><span class="toctree-',
     ' role="list"': "",
     ' role="doc-biblioentry"': "",
     ' role="doc-backlink"': "",
