@@ -90,6 +90,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--out", type=Path, default=Path("trl_grpo"))
     arguments = parser.parse_args()
+    if arguments.steps < 1:
+        parser.error(f"--steps must be at least 1, got {arguments.steps}")
 
     # these take seconds to load: after the arguments are known to be right
     from datasets import Dataset

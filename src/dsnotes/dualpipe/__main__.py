@@ -26,6 +26,8 @@ def main() -> None:
     parser.add_argument("--schedule", choices=SCHEDULES, default="DualPipe")
     parser.add_argument("--micro-batches", type=int, help="default: twice the number of ranks")
     arguments = parser.parse_args()
+    if "LOCAL_WORLD_SIZE" not in os.environ:
+        parser.error("start it with torchrun, as in the first lines of this file")
     torch.set_num_threads(1)
     if os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]:  # all on this machine
         use_loopback()
