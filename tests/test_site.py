@@ -109,15 +109,62 @@ def test_every_entry_of_the_book_has_a_reference():
 # ---------- search ----------
 
 
-def test_browser_and_index_cut_a_query_alike():
+@pytest.fixture(scope="module")
+def searching():
     from py_mini_racer import MiniRacer
 
     browser = MiniRacer()
-    browser.eval(zhsearch.SearchChineseBigram.js_splitter_code)
-    text = "无辅助损失的负载均衡"
-    assert list(browser.call("splitQuery", text)) == zhsearch.bigrams(text)
-    mixed = list(browser.call("splitQuery", "负载 kv_lora_rank 均衡性"))
-    assert mixed == ["负载", "kv_lora_rank", "均衡", "衡性"]
+    browser.eval((EXT.parent / "assets" / "search.js").read_text("utf8"))
+    return browser
+
+
+def test_a_query_is_cut_into_pairs_and_words(searching):
+    assert list(searching.call("cut", "无辅助损失")) == ["无辅", "辅助", "助损", "损失"]
+    mixed = "熵 kv_lora_rank 70,272 MTP-1"
+    assert list(searching.call("cut", mixed)) == ["熵", "kv_lora_rank", "70,272", "mtp"]
+    assert list(searching.call("cut", "k")) == ["k"]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("负载均衡", "a"),  # all of it in one place
+        ("怎样均衡负载", "ab"),  # the pairs, in any order
+        ("lora", "b"),  # part of an identifier
+        ("rope", "c"),  # not within property
+        ("70,272", "c"),
+        ("c_t^KV", "c"),
+        ("没有", ""),
+        (".*", ""),
+    ],
+)
+def test_what_is_found(searching, query, found):
+    texts = {
+        "a": "专家的负载均衡，property",
+        "b": "均衡各个专家的负载 kv_lora_rank",
+        "c": "每个 token 70,272 字节，c_t^KV 与 RoPE",
+    }
+    sections = [
+        {"doc": doc, "page": "", "title": "", "code": "", "weight": 1, "text": text}
+        for doc, text in texts.items()
+    ]
+    hits = searching.call("find", sections, query)
+    assert "".join(hit["section"]["doc"] for hit in hits).startswith(found)
+    assert bool(hits) == bool(found)
+
+
+def test_an_excerpt_shows_the_query(searching):
+    section = {"text": "前" * 300 + "这里说权重吸收，" + "后" * 300, "code": ""}
+    parts = searching.call("excerpt", section, ["权重", "重吸", "吸收"])
+    assert "".join(text for text, marked in parts if marked) == "权重吸收"
+    assert "这里说权重吸收" in "".join(text for text, _ in parts)
+    assert len("".join(text for text, _ in parts)) < 120
+
+
+def test_formulas_are_found_as_they_are_typed():
+    assert zhsearch.plain_tex(r"\mathbf{c}_{t}^{KV} = \softmax(\alpha x)") == (
+        "c_t^KV = softmax(α x)"
+    )
 
 
 # ---------- formulas ----------
@@ -261,7 +308,6 @@ def test_polish_repairs_and_repeats_without_effect():
     assert 'role="list"' not in new
     assert new.startswith('<html lang="zh-CN" data-theme="light">')
     assert htmlpolish.polish(new) == new
-    assert "searchindex.js" in htmlpolish.polish(page, search_page=True)
 
 
 def test_cache_key_follows_what_a_notebook_uses(tmp_path):
@@ -529,11 +575,12 @@ def test_papers_and_references(good):
     assert "[PP/OL]" in page.select_one("div.citation").get_text()
 
 
-def test_index_holds_pairs_of_characters(good):
+def test_search_data_holds_every_section(good):
     html, _ = good
-    index = (html / "searchindex.js").read_text("utf8")
-    terms = json.loads(index[len("Search.setIndex(") : -1])["terms"]
-    assert {"负载", "载均", "均衡"} <= terms.keys()
+    assert not (html / "searchindex.js").exists()
+    data = (html / "searchdata.js").read_text("utf8").removeprefix(zhsearch.BEFORE)
+    section = next(s for s in json.loads(data) if s["doc"] == "book/page")
+    assert "负载均衡" in section["text"] + section["title"]
 
 
 def test_every_mistake_is_a_warning_with_its_place(tmp_path):

@@ -1,9 +1,8 @@
 """Small repairs to the built HTML that no setting of the theme offers.
 
 * words the theme has hard-wired in English, or in the wording of another region, in plain Chinese;
-* scripts that no page needs: the search index on every page but the search page (megabytes on a
-  large book), Font Awesome's script (the icons come from its web font), the scripts of live code
-  (never switched on here);
+* scripts that no page needs: Sphinx's search (ours is zhsearch.py), Font Awesome's script (the
+  icons come from its web font), the scripts of live code (never switched on here);
 * roles and labels that accessibility checkers reject;
 * the colours: light without JavaScript (else none at all); with it, chosen before the first paint;
 * a description of each page for search engines, from its first paragraph unless the page gives
@@ -52,8 +51,10 @@ def _tags(*files: str) -> re.Pattern[str]:
     )
 
 
-DROP = _tags("scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css")
-SEARCH = _tags("_static/searchtools.js", "_static/language_data.js", "searchindex.js")
+DROP = _tags(
+    "scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css",
+    "_static/searchtools.js", "_static/language_data.js", "searchindex.js",
+)  # fmt: skip
 THEME = (
     'dataset.theme = localStorage.getItem("theme") || "auto"',
     'dataset.theme = document.documentElement.dataset.mode !== "auto"'
@@ -64,11 +65,9 @@ NO_SCRIPT = ('data-theme="auto">', 'data-theme="light">')
 LABEL = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 
 
-def polish(page: str, *, search_page: bool = False) -> str:
+def polish(page: str) -> str:
     """Repair one page; doing it twice changes nothing."""
     page = DROP.sub("", page)
-    if not search_page:
-        page = SEARCH.sub("", page)
     page = page.replace(*THEME).replace(*NO_SCRIPT)
     for old, new in TEXT.items():
         page = page.replace(old, new)
@@ -82,7 +81,7 @@ def polish_all(app, exception):
         path.unlink()  # a template of the theme, copied by mistake
     for path in Path(app.outdir).rglob("*.html"):
         old = path.read_text("utf8")
-        new = polish(old, search_page=path.name == "search.html")
+        new = polish(old)
         if new != old:
             path.write_text(new, "utf8")
 

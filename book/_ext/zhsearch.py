@@ -1,52 +1,148 @@
-"""Search in Chinese without a word list.
+"""Search that finds Chinese words inside a sentence, without a word list and without a server.
 
-Sphinx's own Chinese search cuts the pages into the words of a dictionary but not the reader's
-query, so a compound such as 负载均衡 is found only by chance. Here both sides are cut into
-overlapping pairs of characters, in Python while the index is built and by the same rule in the
-browser; Latin words, digits and identifiers stay whole.
+Sphinx's own index cuts the pages into the words of a dictionary, and asks that a page hold every
+piece of a query. Here the text of every section goes into one script, ``searchdata.js``, and
+``book/assets/search.js`` reads through it: a book is small enough that no index is needed
+(``sitetests/test_search.py`` holds it to 200 ms), and whatever stands in the text can be found. A
+script instead of a request, so that searching also works in a book opened from a folder.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import unicodedata
+from pathlib import Path
 
-from sphinx.search.zh import SearchChinese
+from docutils import nodes
+from sphinx import addnodes
 
-HAN = "\u3400-\u9fff\uf900-\ufaff"
-RUN = re.compile(f"[{HAN}]+")
+DATA = "searchdata.js"
+BEFORE = "var searchData = "
+WEIGHT = {"book/appendix": 0.3, "notebooks": 0.6}  # where a mechanism is explained comes first
+SIGNS = {"times": "×", "cdot": "·", "to": "→", "le": "≤", "ge": "≥", "approx": "≈", "sum": "Σ"}
+SKIPPED = (nodes.citation, nodes.Invisible, nodes.raw, nodes.system_message, addnodes.toctree)
+LOOK = re.compile(
+    r"\\(?:math(?:bf|rm|cal|bb|sf)|text(?:bf|rm|tt)?|operatorname\*?|vect|bm|left|right|big+[lrg]?|"
+    r"displaystyle|tag\s*\{\d+\}|label\s*\{[^}]*\}|quad|qquad|[,;:! ])(?![a-zA-Z])"
+)
 
 
-def bigrams(text: str) -> list[str]:
-    """Pairs of neighbouring Chinese characters.
+def plain_tex(tex: str) -> str:
+    r"""A formula as one would type it to look for it.
 
-    >>> bigrams("负载均衡, MoE")
-    ['负载', '载均', '均衡']
+    >>> plain_tex(r"\\mathbf{c}_{t}^{KV} = \\softmax(\\alpha x)")
+    'c_t^KV = softmax(α x)'
     """
-    return [run[i : i + 2] for run in RUN.findall(text) for i in range(len(run) - 1)]
+
+    def letter(match: re.Match[str]) -> str:
+        if match[1] in SIGNS:
+            return SIGNS[match[1]]
+        case = "CAPITAL" if match[1][0].isupper() else "SMALL"
+        try:
+            return unicodedata.lookup(f"GREEK {case} LETTER {match[1].upper()}")
+        except KeyError:
+            return match[1]
+
+    text = re.sub(r"\\([a-zA-Z]+)", letter, LOOK.sub("", tex))
+    return " ".join(re.sub(r"[{}\\&$]", "", text).split())
 
 
-class SearchChineseBigram(SearchChinese):
-    lang = "zh"
-    language_name = "Chinese (bigrams)"
-    js_stemmer_code = "var Stemmer = function () { this.stemWord = (w) => w; };"
-    js_splitter_code = (
-        "var splitQuery = (query) => { const out = [];\n"
-        f"  for (const [s] of query.matchAll(/[{HAN}]+|[a-zA-Z0-9_]+/g)) {{\n"
-        "    if (/[a-zA-Z0-9_]/.test(s[0]) || s.length < 3) { out.push(s); continue; }\n"
-        "    for (let i = 0; i + 1 < s.length; i++) out.push(s.slice(i, i + 2)); }\n"
-        "  return out; };"
-    )
+def plain(node: nodes.Node) -> str:
+    """The text of a paragraph, formulas as `plain_tex`."""
+    if isinstance(node, nodes.math):
+        return plain_tex(node.astext())
+    if isinstance(node, nodes.Text):
+        return node.astext()
+    return "".join(plain(child) for child in node.children if not isinstance(child, SKIPPED))
 
-    def split(self, input: str) -> list[str]:
-        return bigrams(input) + self.latin1_letters.findall(input)
 
-    def word_filter(self, word: str) -> bool:
-        return len(word) > 1
+def sections(document: nodes.document) -> list[dict[str, str]]:
+    """Every section: title, anchor, its own text (without sections inside), code and formulas."""
+    found = []
+    for section in filter(_is_section, document.findall(nodes.section)):
+        parts: dict[str, list[str]] = {"text": [], "code": []}
+        _collect(section, parts)
+        found.append(
+            {
+                "title": " ".join(plain(section[0]).split()),
+                "anchor": f"#{section['ids'][0]}" if found else "",  # the first is the page
+                **{kind: " ".join(" ".join(texts).split()) for kind, texts in parts.items()},
+            }
+        )
+    return found
 
-    def stem(self, word: str) -> str:
-        return word.lower()
+
+def _is_section(node: nodes.Node) -> bool:
+    """The body of an exercise is a section as well, but without a title: part of what is around."""
+    return isinstance(node, nodes.section) and isinstance(node[0], nodes.title)
+
+
+def _collect(node: nodes.Element, parts: dict[str, list[str]]) -> None:
+    for child in node.children:
+        if _is_section(child) or isinstance(child, (nodes.title, *SKIPPED)):
+            continue
+        if "cite-this" in getattr(child, "attributes", {}).get("classes", []):
+            continue
+        if isinstance(child, nodes.literal_block):
+            parts["code"].append(child.astext())
+        elif isinstance(child, nodes.math_block):
+            parts["code"].append(plain_tex(child.astext()))
+        elif isinstance(child, nodes.TextElement):
+            parts["text"].append(plain(child))
+        elif isinstance(child, nodes.Element):
+            _collect(child, parts)
+
+
+def script(pages: dict[str, list[dict[str, str]]]) -> str:
+    """What the search page loads: every section of every page."""
+    entries = [
+        {"doc": doc, "page": page[0]["title"], "weight": _weight(doc), **section}
+        for doc, page in sorted(pages.items())
+        for section in page
+    ]
+    return BEFORE + json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
+
+
+def _weight(doc: str) -> float:
+    return next((weight for start, weight in WEIGHT.items() if doc.startswith(start)), 1.0)
+
+
+def begin(app) -> None:
+    """Sphinx's index is not built; its search page becomes ours."""
+    if app.builder.format == "html":
+        app.builder.search = False
+        app.builder.searched = {}
+
+
+def collect(app, pagename, templatename, context, doctree) -> None:
+    if doctree is not None and (found := sections(doctree)):
+        app.builder.searched[pagename] = found
+
+
+def search_page(app):
+    yield "search", {"title": "搜索"}, "search.html"
+
+
+def finish(app, exception) -> None:
+    """Pages that were not written again keep their entries."""
+    if exception or app.builder.format != "html":
+        return
+    path = Path(app.outdir, DATA)
+    pages: dict[str, list[dict[str, str]]] = {}
+    if path.is_file():
+        for entry in json.loads(path.read_text("utf8").removeprefix(BEFORE)):
+            section = {key: entry[key] for key in ("title", "anchor", "text", "code")}
+            pages.setdefault(entry["doc"], []).append(section)
+    pages = {doc: page for doc, page in pages.items() if doc in app.env.found_docs}
+    pages |= app.builder.searched
+    path.write_text(script(pages), "utf8")
 
 
 def setup(app):
-    app.add_search_language(SearchChineseBigram)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    app.config.templates_path.append(str(Path(__file__).parent / "templates"))
+    app.connect("builder-inited", begin)
+    app.connect("html-page-context", collect)
+    app.connect("html-collect-pages", search_page)
+    app.connect("build-finished", finish)
+    return {"parallel_read_safe": True, "parallel_write_safe": False}
