@@ -1,29 +1,95 @@
-"""axe-core finds no violation on any page, in the light and in the dark."""
+"""axe-core finds no violation on any page, in the light and in the dark; the keyboard suffices."""
+
+import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import expect
 
 AXE = Axe()
+ALL = {"resultTypes": ["violations"]}
+COLOURS = {**ALL, "runOnly": ["color-contrast", "link-in-text-block"]}  # what the theme changes
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_violation(opened, theme):
-    assert _violations(opened.page, theme) == []
+@pytest.mark.parametrize(("theme", "rules"), [("light", ALL), ("dark", COLOURS)])
+def test_no_violation(opened, theme, rules):
+    assert _violations(opened.page, theme, rules) == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_violation_while_searching(browser, site, theme):
+@pytest.mark.parametrize(("theme", "rules"), [("light", ALL), ("dark", COLOURS)])
+def test_no_violation_while_searching(browser, site, theme, rules):
     page = browser.new_page()
     page.goto(f"{site}/search.html?q=负载均衡", wait_until="networkidle")
-    assert _violations(page, theme) == []
+    assert _violations(page, theme, rules) == []
     page.close()
 
 
-def _violations(page, theme):
+def _violations(page, theme, rules):
     """[(rule, impact, first places)]"""
     page.evaluate("theme => { document.documentElement.dataset.theme = theme; }", theme)
-    found = AXE.run(page).response["violations"]
+    found = AXE.run(page, options=rules).response["violations"]
     return [
         (rule["id"], rule["impact"], [" ".join(map(str, n["target"])) for n in rule["nodes"][:4]])
         for rule in found
     ]
+
+
+def _focused(page):
+    """(name, has it a visible mark) of what the keyboard is on."""
+    return page.evaluate(
+        """() => { const e = document.activeElement, s = getComputedStyle(e);
+        const name = e.getAttribute("aria-label") || e.getAttribute("title")
+          || e.querySelector("img[alt]")?.alt || e.textContent;
+        return [name.trim(), s.outlineStyle !== "none" || s.boxShadow !== "none"]; }"""
+    )
+
+
+def test_the_keyboard_reaches_the_text_at_once(browser, site):
+    page = browser.new_page()
+    page.goto(f"{site}/book/model/moe.html", wait_until="load")
+    page.keyboard.press("Tab")
+    name, seen = _focused(page)
+    assert "跳" in name  # the link over the navigation
+    assert seen
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#main-content")
+    page.close()
+
+
+def test_everything_the_keyboard_reaches_has_a_name_and_a_mark(browser, site):
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{site}/notebooks/papers.html", wait_until="networkidle")
+    bare, names = [], []
+    page.keyboard.press("Tab")
+    while page.evaluate("document.activeElement !== document.body"):
+        name, seen = _focused(page)
+        names.append(name)
+        code = page.evaluate("document.activeElement.matches('pre')")
+        english = not code and re.search("[A-Za-z]{3} [a-z]{3}", name)
+        if english or not (name and seen):
+            bare.append(page.evaluate("document.activeElement.outerHTML.slice(0, 120)"))
+        page.keyboard.press("Tab")
+    assert bare == []
+    assert len(names) > 60  # the navigation and the text
+    page.close()
+
+
+def test_the_keyboard_works_the_theme_the_folds_and_the_contents(browser, site):
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="light")
+    page.goto(f"{site}/book/model/moe.html", wait_until="load")
+    page.locator("button.theme-switch-button").first.focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.documentElement.dataset.mode") in ("light", "dark")
+    answer = page.locator(".admonition.dropdown button.toggle-button").first
+    answer.focus()
+    assert answer.get_attribute("aria-expanded") == "false"
+    page.keyboard.press("Enter")
+    assert answer.get_attribute("aria-expanded") == "true"
+    page.locator("button.primary-toggle").first.focus()
+    page.keyboard.press("Enter")
+    contents = page.get_by_role("dialog").locator("nav a").first
+    expect(contents).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(contents).to_be_hidden()
+    page.close()

@@ -79,6 +79,10 @@ def polish_all(app, exception):
         return
     for path in Path(app.outdir, "_static").glob("*webpack-macros.html"):
         path.unlink()  # a template of the theme, copied by mistake
+    toggle = Path(app.outdir, "_static", "togglebutton.js")
+    if toggle.is_file():
+        script = toggle.read_text("utf8").replace("Toggle hidden content", "展开或收起")
+        toggle.write_text(script, "utf8")
     for path in Path(app.outdir).rglob("*.html"):
         old = path.read_text("utf8")
         new = polish(old)
