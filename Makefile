@@ -3,7 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-BUILD  := $(BIN)/jupyter-book build . -W -n --keep-going --all
+BUILD  := $(BIN)/jupyter-book build . -W -n --keep-going
+# A page does not know on which notebooks, modules and settings it depends, so all are written again,
+# unless nothing but the text of pages has changed since the last good build.
+BUILT  := _build/.built
+ADDRESS = $(BOOK_URL) $(BOOK_REPO_URL)
+CHANGED = find book notebooks src *.* Makefile -name __pycache__ -prune -o -type f -newer $(BUILT) \
+          ! -path 'book/*.md' ! -name '*.md' -print -quit
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
@@ -21,7 +27,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 book: $(READY)  ## run all notebooks and build the book into _build/html
-	$(BUILD)
+	@if [ "$$(cat $(BUILT) 2>&1)" = "$(ADDRESS)" ] && [ -z "$$($(CHANGED))" ]; then all=; else all=--all; fi; \
+	    rm -f $(BUILT); $(BUILD) $$all && echo "$(ADDRESS)" >$(BUILT)
 	@echo; echo "Open it: file://$(CURDIR)/_build/html/index.html   (or: make serve)"
 
 test: $(READY)  ## run all tests of the library and the repository
