@@ -13,7 +13,7 @@ CHANGED = find book notebooks src *.* Makefile -name __pycache__ -prune -o -type
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check-site lint format bench experiments serve live lab pdf zip wheel clean distclean
+.PHONY: help book test check-site lighthouse lint format bench experiments serve live lab pdf zip wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(READY)  ## run all tests of the library and the repository
 
 check-site: book  ## test the built book in a browser (needs Chromium)
 	$(BIN)/python -m pytest sitetests
+
+lighthouse: book  ## score every kind of page with Lighthouse (needs Chromium and Node)
+	$(BIN)/python tools/lighthouse.py
 
 lint: $(READY)  ## check code, types, notebooks and Chinese copy
 	$(BIN)/ruff check .

@@ -17,9 +17,10 @@ def test_no_violation(opened, theme, rules):
 
 
 @pytest.mark.parametrize(("theme", "rules"), [("light", ALL), ("dark", COLOURS)])
-def test_no_violation_while_searching(browser, site, theme, rules):
+@pytest.mark.parametrize("address", ["search.html?q=负载均衡", "source/dsnotes/model.html"])
+def test_no_violation_where_no_text_is_written(browser, site, theme, rules, address):
     page = browser.new_page()
-    page.goto(f"{site}/search.html?q=负载均衡", wait_until="networkidle")
+    page.goto(f"{site}/{address}", wait_until="networkidle")
     assert not (found := _violations(page, theme, rules)), found
     page.close()
 

@@ -60,3 +60,26 @@ def test_a_citation_is_copied_with_the_day_and_the_address(browser, site):
     today = page.evaluate("new Date().toLocaleDateString('sv')")
     assert f"[{today}]. {site}/id/moe.html." in copied
     context.close()
+
+
+def test_icons_are_drawn(browser, site):
+    page = browser.new_page()
+    page.goto(f"{site}/book/model/moe.html", wait_until="networkidle")
+    missing = page.evaluate(
+        """async () => {
+          // a character that the font lacks is as wide as one that is certainly missing
+          const pen = document.createElement("canvas").getContext("2d"), missing = [];
+          for (const icon of document.querySelectorAll("i[class*='fa-']")) {
+            const style = getComputedStyle(icon, "::before"), sign = style.content.slice(1, -1);
+            const family = style.fontFamily.split(",")[0];
+            const font = `${style.fontWeight} 100px ${family}`;
+            const faces = await document.fonts.load(font, sign);
+            const draw = (text) => { pen.font = `${font}, monospace`;
+              return pen.measureText(text).actualBoundingBoxAscent; };
+            if (!faces.length || draw(sign) === draw("\\uf8fe")) missing.push(icon.className);
+          }
+          return missing;
+        }"""
+    )
+    assert missing == []
+    page.close()

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXT = ROOT / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 
+import bundle  # noqa: E402
 import cachekey  # noqa: E402
 import codelink  # noqa: E402
 import darkfigures  # noqa: E402
@@ -104,6 +105,37 @@ def test_every_entry_of_the_book_has_a_reference():
         assert re.search(r"\[(PP|C|J|M|EB)/OL\]", reference), key
         assert url.startswith("http"), key
         assert "{" not in reference, key
+
+
+# ---------- one style sheet, one script ----------
+
+
+def test_rules_that_match_nothing_are_left_out():
+    css = """.a, .b > i { color: var(--x); --y: 0; --x: red } .a.gone { top: 0 } #here { top: 0 }
+        @media print { .b { top: 0 } .a { top: 0 } } @font-face { font-family: F }
+        .icon::before { content: "\\f0c9" }"""
+    kept = bundle.prune(css, {"a", "here", "icon"})
+    assert kept.startswith(".a{color: var(--x);--x: red }#here")
+    assert "gone" not in kept
+    assert ".b" not in kept
+    assert "@media print {.a{top: 0 }}" in kept
+    assert "@font-face" in kept
+    assert "\uf0c9" in kept
+    assert bundle.prune(kept, {"a", "here", "icon"}) == kept
+
+
+def test_a_page_loads_the_two_files():
+    page = (
+        '<link href="../_static/basic.css?v=1" /><link href="../_static/book.css?v=1" />'
+        '<script src="../_static/documentation_options.js?v=1"></script>'
+        '<script src="../_static/doctools.js?v=1"></script>'
+        '<script src="../_static/print.js?v=1"></script><script src="../_static/own.js"></script>'
+    )
+    new = bundle.link(page, "let x;", "2")
+    assert new.count("site.css?v=2") == new.count("site.js?v=2") == 1
+    assert "<script>let x;</script>" in new
+    assert '<script defer src="../_static/own.js">' in new
+    assert bundle.link(new, "let x;", "2") == new
 
 
 # ---------- search ----------

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ast
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 
 from docutils import nodes
@@ -124,7 +125,9 @@ def source_pages(app):
         if any(part.endswith(".egg-info") for part in relative.parts):
             continue
         title = relative.as_posix()
-        body = highlight(path.read_text("utf8"), PythonLexer(), formatter)
+        code = path.read_text("utf8")
+        about = escape((ast.get_docstring(ast.parse(code)) or title).split("\n")[0])
+        body = highlight(code, PythonLexer(), formatter)
         # Each number is a link to its line; out of the tab order, or a page has hundreds of stops.
         body = body.replace('<a href="#L-', '<a tabindex="-1" href="#L-')
         note = "本页由源文件生成，行号可以直接链接。"
@@ -137,7 +140,11 @@ def source_pages(app):
         )
         yield (
             f"{PAGES}/{relative.with_suffix('').as_posix()}",
-            {"title": title, "body": html},
+            {
+                "title": title,
+                "body": html,
+                "metatags": f'<meta name="description" content="{about}">',
+            },
             "page.html",
         )
 

@@ -2,9 +2,11 @@
 
 * words the theme has hard-wired in English, or in the wording of another region, in plain Chinese;
 * scripts that no page needs: Sphinx's search (ours is zhsearch.py), Font Awesome's script (the
-  icons come from its web font), the scripts of live code (never switched on here);
+  icons come from its web font), the scripts of live code (never switched on here), Bootstrap's (its
+  menus become ``details``, see also page.js);
 * roles and labels that accessibility checkers reject;
 * the colours: light without JavaScript (else none at all); with it, chosen before the first paint;
+* figures below the first are fetched when they come near the window;
 * a description of each page for search engines, from its first paragraph unless the page gives
   one.
 """
@@ -37,6 +39,7 @@ TEXT = {
     ' id="pst-primary-sidebar" class': ' id="pst-primary-sidebar" role="complementary"'
     ' aria-label="侧栏" class',
     '<summary><span class="toctree-': '<summary aria-label="展开或收起"><span class="toctree-',
+    ' data-bs-title="': ' title="',
     ' role="list"': "",
     ' role="doc-biblioentry"': "",
     ' role="doc-backlink"': "",
@@ -52,9 +55,16 @@ def _tags(*files: str) -> re.Pattern[str]:
 
 
 DROP = _tags(
-    "scripts/fontawesome.js", "sphinx-thebe.js", "sphinx-thebe.css",
+    "scripts/fontawesome.js", "scripts/bootstrap.js", "sphinx-thebe.js", "sphinx-thebe.css",
     "_static/searchtools.js", "_static/language_data.js", "searchindex.js",
 )  # fmt: skip
+MENU = re.compile(
+    r'<div class="(dropdown [^"]*)">\s*<button class="([^"]*)" type="button"'
+    r' data-bs-toggle="dropdown" aria-expanded="false"([^>]*)>(.*?)</button>\s*'
+    r'(<ul class="dropdown-menu">.*?</ul>)\s*</div>',
+    re.DOTALL,
+)
+TABS = _tags("design-tabs.js")
 THEME = (
     'dataset.theme = localStorage.getItem("theme") || "auto"',
     'dataset.theme = document.documentElement.dataset.mode !== "auto"'
@@ -62,16 +72,26 @@ THEME = (
     ' : matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"',
 )
 NO_SCRIPT = ('data-theme="auto">', 'data-theme="light">')
+IMAGE = re.compile(r'<img (?![^>]*(?:loading=|class="logo))')
 LABEL = re.compile(r'(<button class="btn search-button-field[^>]*?) aria-label="[^"]*"')
 
 
 def polish(page: str) -> str:
     """Repair one page; doing it twice changes nothing."""
     page = DROP.sub("", page)
+    page = MENU.sub(r'<details class="\1"><summary class="\2"\3>\4</summary>\n\5</details>', page)
+    if "sd-tab-set" not in page:
+        page = TABS.sub("", page)
     page = page.replace(*THEME).replace(*NO_SCRIPT)
     for old, new in TEXT.items():
         page = page.replace(old, new)
-    return LABEL.sub(r"\1", page)
+    return lazy(LABEL.sub(r"\1", page))
+
+
+def lazy(page: str) -> str:
+    """Fetch all images but the first one late; doing it twice changes nothing."""
+    first = page.find("<img ", page.find("<article")) + 1
+    return page[:first] + IMAGE.sub('<img loading="lazy" ', page[first:]) if first else page
 
 
 def polish_all(app, exception):

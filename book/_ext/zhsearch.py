@@ -121,7 +121,9 @@ def collect(app, pagename, templatename, context, doctree) -> None:
 
 
 def search_page(app):
-    yield "search", {"title": "搜索"}, "search.html"
+    about = "在全书的正文、笔记本、代码与公式里搜索，边输边出结果。"
+    metatags = f'<meta name="description" content="{about}">'
+    yield "search", {"title": "搜索", "metatags": metatags}, "search.html"
 
 
 def finish(app, exception) -> None:

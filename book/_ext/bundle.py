@@ -1,0 +1,213 @@
+"""One style sheet and one script for all pages, with only what the site uses.
+
+The theme and the extensions bring a dozen style sheets, nine tenths of whose rules no page needs,
+and as many scripts, most of which hold up the first paint. Once the pages are written they are
+joined: ``_static/site.css`` is without the rules for classes and ids that occur neither in a page
+nor in a script, without custom properties nobody reads, and has the few icons in use laid into
+it; ``_static/site.js`` runs when the page has been parsed. Whatever is not named below stays a file
+of its own, such as the script of an interactive figure or those of the search.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import tinycss2
+from fontTools import subset
+from sphinx.errors import ExtensionError
+
+SHEETS = (  # in the order of the cascade; theme.css does nothing but import basic.css
+    "styles/theme.css", "basic.css", "styles/pydata-sphinx-theme.css", "pygments.css",
+    "styles/sphinx-book-theme.css", "togglebutton.css", "copybutton.css", "mystnb.*.css",
+    "exercise.css", "sphinx-design.min.css", "katex/katex.min.css", "book.css", "pipeline.css",
+)  # fmt: skip
+SCRIPTS = (
+    "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js",
+    "scripts/sphinx-book-theme.js", "togglebutton.js", "translations.js", "citethis.js",
+    "print.js", "live.js", "page.js", "scripts/pydata-sphinx-theme.js",
+)  # fmt: skip
+LAYOUT = '"complete"===document.readyState?I():window.addEventListener("load",I)'  # see page.js
+OPTIONS = "documentation_options.js"  # a few constants, which scripts inside the pages add to
+TAG = re.compile(
+    r'\s*<(?:link|script)\b[^>]*\b(?:href|src)="([^"?]*/)?_static/([^"?]+)[^"]*"[^>]*>(</script>)?'
+)
+LATER = re.compile(r"<script(?![^>]*\bdefer)(?=[^>]*\bsrc=)")
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"[\w-]+", text))
+
+
+def names(page: str) -> set[str]:
+    """The classes and ids of a page, and the custom properties its own styles read."""
+    named = " ".join(re.findall(r'\b(?:class|id)="([^"]*)"', page))
+    return set(named.split()) | set(re.findall(r"var\(\s*(--[\w-]+)", page))
+
+
+def _selectors(prelude: list) -> Iterator[list]:
+    part: list = []
+    for token in prelude:
+        if token == ",":
+            yield part
+            part = []
+        else:
+            part.append(token)
+    yield part
+
+
+def _occurs(selector: list, used: set[str]) -> bool:
+    """Whether all its classes and ids are used; what stands in parentheses is not looked at."""
+    before = None
+    for token in selector:
+        named = token.type == "hash" or (token.type == "ident" and before == ".")
+        if named and token.value not in used:
+            return False
+        before = token
+    return True
+
+
+def _prune(rules: list, used: set[str]) -> Iterator[str]:
+    for rule in rules:
+        if rule.type == "qualified-rule":
+            head = [
+                tinycss2.serialize(s).strip() for s in _selectors(rule.prelude) if _occurs(s, used)
+            ]
+            body = [
+                item.serialize()
+                for item in tinycss2.parse_blocks_contents(rule.content, True, True)
+                if item.type != "declaration" or not item.name.startswith("--") or item.name in used
+            ]
+            if head and body:
+                yield f"{','.join(head)}{{{';'.join(body)}}}"
+        elif rule.at_keyword in ("media", "supports"):
+            inner = "".join(_prune(tinycss2.parse_rule_list(rule.content, True, True), used))
+            if inner:
+                yield f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{inner}}}"
+        elif rule.at_keyword not in ("charset", "import"):
+            yield rule.serialize()
+
+
+def prune(css: str, used: set[str]) -> str:
+    """The rules that can match something, and the custom properties that are read.
+
+    >>> prune(".a, .b > i { top: var(--x); --y: 0 } @media print { .b { top: 0 } }", {"a"})
+    '.a{top: var(--x)}'
+    """
+    while True:
+        read = set(re.findall(r"var\(\s*(--[\w-]+)", css))
+        rules = tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True)
+        new = re.sub(r"\s+", " ", "".join(_prune(rules, used | read)))
+        if new == css:
+            return css
+        css = new
+
+
+def read_sheet(static: Path, path: Path) -> str:
+    """A style sheet with its addresses seen from ``_static``."""
+    folder = path.parent.relative_to(static).as_posix()
+
+    def moved(match: re.Match[str]) -> str:
+        if match[1].startswith(("data:", "#")):
+            return match[0]
+        return f"url({posixpath.normpath(posixpath.join(folder, match[1]))})"
+
+    return re.sub(r"url\(['\"]?([^)'\"]+)['\"]?\)", moved, path.read_text("utf8"))
+
+
+def subset_font(path: Path, text: str) -> str:
+    """The font with these characters only, as a data address; nothing when it has none of them."""
+    options = subset.Options(flavor="woff", layout_features=[], notdef_outline=False)
+    font = subset.load_font(str(path), options)
+    if not font.getBestCmap().keys() & {ord(c) for c in text}:
+        return ""
+    cutter = subset.Subsetter(options)
+    cutter.populate(text=text)
+    cutter.subset(font)
+    out = io.BytesIO()
+    subset.save_font(font, out, options)
+    return "data:font/woff;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def with_icons(css: str, static: Path) -> str:
+    """The icon fonts cut down to the characters that the style sheet asks for."""
+    text = "".join(set(re.findall("[\ue000-\uf8ff]", css)))  # icons live in the private area
+
+    def face(match: re.Match[str]) -> str:
+        found = re.search(r"url\((vendor/fontawesome/[^)]+\.ttf)\)", match[0])
+        if not found:
+            return match[0]
+        source = subset_font(static / found[1], text)
+        return re.sub(r"src:[^;}]*", f"src:url({source})", match[0]) if source else ""
+
+    return re.sub(r"@font-face\s*\{[^}]*\}", face, css)
+
+
+def style_sheet(static: Path, used: set[str]) -> str:
+    paths = [path for name in SHEETS for path in sorted(static.glob(name))]
+    css = "".join(read_sheet(static, path) for path in paths)
+    notices = re.findall(r"/\*!.*?\*/", css, re.DOTALL)
+    return "\n".join([*notices, with_icons(prune(css, used), static)])
+
+
+def script(static: Path) -> str:
+    """The scripts behind one another; the first semicolon keeps them out of strict mode."""
+    parts = [(static / name).read_text("utf8") for name in SCRIPTS if (static / name).is_file()]
+    joined = ";" + re.sub(r"//# sourceMappingURL=.*", "", "\n;".join(parts))
+    if joined.count(LAYOUT) != 1:
+        raise ExtensionError("pydata-sphinx-theme.js has changed: adapt bundle.LAYOUT and page.js")
+    return joined.replace(LAYOUT, "0")
+
+
+def link(page: str, options: str, version: str) -> str:
+    """Put the two files in the place of the many.
+
+    >>> link('<link href="../_static/basic.css?v=1" /><script src="a.js"></script>', "", "2")
+    '\\n<link rel="stylesheet" href="../_static/site.css?v=2" /><script defer src="a.js"></script>'
+    """
+    seen = set()
+
+    def one(match: re.Match[str]) -> str:
+        root, name = match[1] or "", match[2]
+        if name == OPTIONS:
+            return f"\n<script>{options}</script>"
+        is_sheet = any(Path(name).match(pattern) for pattern in SHEETS)
+        if not is_sheet and name not in SCRIPTS:
+            return match[0]
+        if is_sheet in seen:
+            return ""
+        seen.add(is_sheet)
+        if is_sheet:
+            return f'\n<link rel="stylesheet" href="{root}_static/site.css?v={version}" />'
+        return f'\n<script defer src="{root}_static/site.js?v={version}"></script>'
+
+    return LATER.sub("<script defer", TAG.sub(one, page))
+
+
+def bundle(app, exception):
+    if exception or app.builder.format != "html":
+        return
+    static = Path(app.outdir, "_static")
+    pages = {path: path.read_text("utf8") for path in Path(app.outdir).rglob("*.html")}
+    js = script(static)
+    own = "".join(path.read_text("utf8") for path in static.glob("*.js"))
+    used = set().union(words(js), words(own), *map(names, pages.values()))
+    css = style_sheet(static, used)
+    (static / "site.css").write_text(css, "utf8")
+    (static / "site.js").write_text(js, "utf8")
+    version = hashlib.sha256((css + js).encode()).hexdigest()[:8]
+    options = (static / OPTIONS).read_text("utf8")
+    for path, old in pages.items():
+        new = link(old, options, version)
+        if new != old:
+            path.write_text(new, "utf8")
+
+
+def setup(app):
+    app.connect("build-finished", bundle, priority=950)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
