@@ -14,6 +14,7 @@ set smaller; the command fails and names it when even that does not make it fit.
 
 import argparse
 import functools
+import html
 import http.server
 import io
 import json
@@ -26,6 +27,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import yaml
+from pdftext import mend_text
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import Destination, Fit, NameObject, TextStringObject
@@ -180,9 +182,7 @@ def parts_of(toc: dict) -> list[Part]:
 
 
 def authors_of(meta: dict) -> str:
-    return "，".join(
-        a.get("name") or a["family-names"] + a.get("given-names", "") for a in meta["authors"]
-    )
+    return "，".join(a.get("name") or a["family-names"] for a in meta["authors"])
 
 
 def sheet(before: int = 0) -> str:
@@ -207,7 +207,7 @@ def print_front(page: Page, base: str, parts: list[Part], meta: dict) -> PdfRead
             rows.append(f'<p class="part">{part.caption}</p>')
         rows.append(
             f'<a class="row" href="{base}{part.name}" style="margin-left:{1.4 * part.level}em">'
-            f"<span>{part.title}</span><i></i><span>{part.number}</span></a>"
+            f"<span>{html.escape(part.title)}</span><i></i><span>{part.number}</span></a>"
         )
     title = meta["title"].replace("：", "：<br>")
     page.set_content(
@@ -300,13 +300,15 @@ def main() -> None:
         server.shutdown()
     if len(front.pages) != before:
         sys.exit("the contents changed their length: the page numbers would be wrong")
-    writer = PdfWriter(clone_from=book)
-    writer.merge(0, front, import_outline=False)
+    writer = PdfWriter()
+    for reader in (front, book):
+        writer.append(reader, import_outline=False)
     link_front(writer, front, parts, base)
     write_outline(writer, parts, found)
     writer.add_metadata({"/Title": meta["title"], "/Author": authors_of(meta)})
     writer.root_object[NameObject("/Lang")] = TextStringObject("zh-CN")
     writer.page_mode = "/UseOutlines"
+    mend_text(writer)
     writer.compress_identical_objects()
     output.parent.mkdir(parents=True, exist_ok=True)
     writer.write(output)
