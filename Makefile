@@ -72,8 +72,7 @@ pdf: book  ## print the book to dist/dsnotes.pdf (needs Chromium)
 	$(BIN)/python tools/pdf.py
 
 zip: book  ## pack the built book for reading offline into dist/dsnotes-html.zip
-	mkdir -p dist && rm -f dist/dsnotes-html.zip
-	$(BIN)/python -m zipfile -c dist/dsnotes-html.zip _build/html/
+	$(BIN)/python tools/zip.py
 
 wheel: $(READY)  ## build the wheel of the library into dist/
 	$(BIN)/python -m build --wheel
