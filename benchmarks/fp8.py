@@ -87,7 +87,7 @@ def hopper_gemms() -> list[dict[str, Any]]:
             timed = medians({
                 "ours": lambda a_q=a_q, b_q=b_q: gemm(a_q, b_q, out_dtype=torch.bfloat16),
                 "peer": lambda a16=a16, b16=b16: F.linear(a16, b16),
-            }, repeats=20)  # fmt: skip
+            }, calls=20)  # fmt: skip
             tera = 2 * m * n * k / 1e9  # per ms, in 1e12 operations a second
             note = f"{m}x{n}x{k}; off the emulation by {difference:.1e} of the largest; peer: BF16"
             measured.append(row(f"FP8 {E4M3.name} product, {name}", tera / timed["ours"],
@@ -95,17 +95,23 @@ def hopper_gemms() -> list[dict[str, Any]]:
     return measured
 
 
-def medians(ways: dict[str, Callable[[], Any]], *, repeats: int = 9) -> dict[str, float]:
-    """Median time of each in ms, all taking turns after one warm-up."""
+def medians(
+    ways: dict[str, Callable[[], Any]], *, repeats: int = 9, calls: int = 1
+) -> dict[str, float]:
+    """Median time of each in ms, all taking turns after one warm-up.
+
+    On a GPU several `calls` in a row hide what it takes to start one.
+    """
     times: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeats + 1):
         for name, call in ways.items():
             _wait()
             start = time.perf_counter()
-            call()
+            for _ in range(calls):
+                call()
             _wait()
             if turn:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (time.perf_counter() - start) / calls)
     return {name: median(values) for name, values in times.items()}
 
 

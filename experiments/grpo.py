@@ -208,6 +208,7 @@ def main() -> None:
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
+        "device": torch.cuda.get_device_name() if setting.device == "cuda" else setting.device,
         "setting": asdict(setting),
         "parameters": sum(p.numel() for p in new_model(setting, seed=0).parameters()),
         "evaluate_every": EVALUATE_EVERY,

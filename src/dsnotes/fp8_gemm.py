@@ -13,8 +13,10 @@ Sources
 Departures
     - `gemm` without an FP8 tensor core computes in FP32, in which products of E4M3 numbers are
       exact; on Hopper it calls cuBLAS, which promotes as well.
-    - `tensor_core_matmul` is a model made from these sentences, not a measurement of the hardware:
-      the running sum is aligned together with the 32 products, and truncation is towards zero.
+    - `tensor_core_matmul` settles what these sentences leave open so that it gives the results of
+      an H100 bit for bit (`experiments/fp8_gpu.py`): the running sum is aligned together with the
+      32 products, truncation is towards zero, and the exponent of a product is the sum of the
+      exponents of its factors, whether or not their mantissas multiply to 2 or more.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,9 +27,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from dsnotes.fp8 import BLOCK, TILE, Quantized, cast
+from dsnotes.fp8 import BLOCK, E4M3, TILE, Quantized, cast
 
 PROMOTION = 128  # N_C, terms per partial sum and per scale
+_OF_ZERO = -100  # an exponent below that of any product: a product of 0 aligns nothing
 
 
 def gemm(
@@ -73,15 +76,15 @@ def tensor_core_matmul(
     instruction_k: int = 32,
     rounding: Literal["truncate", "nearest"] = "truncate",
 ) -> Float32[Tensor, "m n"]:
-    """A B^T as a tensor core with a narrow accumulator would give it (V3 section 3.3.2, 3.5.2).
+    """A B^T of E4M3 numbers as the tensor cores of an H100 give it (V3 section 3.3.2, 3.5.2).
 
     Per instruction, `instruction_k` products and the running sum are aligned to the largest
     exponent among them and cut to `fraction_bits`; the new sum is cut again to fit its register.
-    Every `promote_every` terms the sum moves to FP32 (None: never). Products must be exact in
-    FP32, as those of FP8 numbers are. Raises ValueError when `promote_every` is no multiple of
-    `instruction_k`.
+    Every `promote_every` terms the sum moves to FP32 (None: never). The exponent of a product is
+    that of its factors together, and that of subnormal factors is -6. Raises ValueError when
+    `promote_every` is no multiple of `instruction_k`.
 
-        >>> a, b = torch.tensor([[2.0**14] + [1.0] * 63]), torch.ones(1, 64)
+        >>> a = b = torch.tensor([[128.0] + [1.0] * 63])
         >>> tensor_core_matmul(a, b, promote_every=None)  # exact: 16447
         tensor([[16384.]])
         >>> tensor_core_matmul(a, b, promote_every=32)
@@ -95,23 +98,35 @@ def tensor_core_matmul(
     if rounding not in _ROUNDINGS:
         raise ValueError(f"rounding must be one of {tuple(_ROUNDINGS)}, got {rounding!r}")
 
-    def cut(terms: Tensor) -> Tensor:
-        """Keep `fraction_bits` below the largest exponent along the last dimension."""
-        top = torch.frexp(terms.abs().amax(dim=-1, keepdim=True)).exponent - 1
+    def cut(terms: Tensor, top: Tensor) -> Tensor:
+        """Keep `fraction_bits` below the bit of 2^top."""
         unit = torch.ldexp(torch.ones_like(terms[..., :1]), top - fraction_bits)
         return _ROUNDINGS[rounding](terms / unit) * unit
 
     k = a.shape[1]
-    total = torch.zeros(len(a), len(b))
-    register = torch.zeros(len(a), len(b), 1)
+    a, b = a.float()[:, None], b.float()[None]
+    a_exponent, b_exponent = (_exponent(x).clamp(min=1 - E4M3.bias) for x in (a, b))
+    total = torch.zeros(a.shape[0], b.shape[1], device=a.device)
+    register = torch.zeros_like(total)[..., None]
     for start in range(0, k, instruction_k):
-        stop = start + instruction_k
-        products = a[:, None, start:stop].float() * b[None, :, start:stop].float()
-        register = cut(cut(torch.cat([products, register], dim=-1)).sum(dim=-1, keepdim=True))
+        now, stop = slice(start, start + instruction_k), start + instruction_k
+        products = a[..., now] * b[..., now]
+        exponents = (a_exponent[..., now] + b_exponent[..., now]).masked_fill(
+            products == 0, _OF_ZERO
+        )
+        top = exponents.amax(dim=-1, keepdim=True).maximum(_exponent(register))
+        terms = cut(torch.cat([products, register], dim=-1), top)
+        register = terms.sum(dim=-1, keepdim=True)
+        register = cut(register, _exponent(register))
         if stop >= k or (promote_every is not None and stop % promote_every == 0):
             total += register[..., 0]
             register = torch.zeros_like(register)
     return total
+
+
+def _exponent(x: Tensor) -> Tensor:
+    """floor(log2 |x|), and for 0 something smaller than it is for any product."""
+    return (torch.frexp(x).exponent - 1).masked_fill(x == 0, _OF_ZERO)
 
 
 _ROUNDINGS = {"truncate": torch.trunc, "nearest": torch.round}
@@ -150,27 +165,36 @@ def accumulation_errors(
     rows: list[dict[str, str | int | float | None]] = []
     for name in distributions:
         for k in ks:
-            generator = torch.Generator().manual_seed(seed)
-            a, b = (DISTRIBUTIONS[name](size, k, generator=generator) for _ in range(2))
-            a, b = cast(a).float(), cast(b).float()
-            reference = a.double() @ b.double().T
-            large = reference.abs() >= reference.abs().quantile(1 - share)
+            a, b = random_operands(name, k, size=size, seed=seed)
             for n_c in promote_every:
                 if n_c is not None and n_c > k:
                     continue
                 c = tensor_core_matmul(a, b, promote_every=n_c, fraction_bits=fraction_bits)
-                error = (c - reference).abs()
-                rows.append(
-                    {
-                        "distribution": name,
-                        "K": k,
-                        "N_C": n_c,
-                        "relative_max": (error / reference.abs())[large].max().item(),
-                        "to_largest": (error.max() / reference.abs().max()).item(),
-                        "relative_norm": (error.norm() / reference.norm()).item(),
-                    }
-                )
+                measured = errors(c, a.double() @ b.double().T, share=share)
+                rows.append({"distribution": name, "K": k, "N_C": n_c, **measured})
     return rows
+
+
+def random_operands(
+    distribution: str, k: int, *, size: int = 64, seed: int = 0
+) -> tuple[Float32[Tensor, "size k"], Float32[Tensor, "size k"]]:
+    """A and B of `accumulation_errors`: random, cast to E4M3 as they are."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (DISTRIBUTIONS[distribution](size, k, generator=generator) for _ in range(2))
+    return cast(a).float(), cast(b).float()
+
+
+def errors(
+    c: Float[Tensor, "m n"], reference: Float[Tensor, "m n"], *, share: float = 0.5
+) -> dict[str, float]:
+    """The three measures of `accumulation_errors`."""
+    error = (c - reference).abs()
+    large = reference.abs() >= reference.abs().quantile(1 - share)
+    return {
+        "relative_max": (error / reference.abs())[large].max().item(),
+        "to_largest": (error.max() / reference.abs().max()).item(),
+        "relative_norm": (error.norm() / reference.norm()).item(),
+    }
 
 
 def _scale_of_each_row(q: Quantized) -> Tensor:
@@ -205,7 +229,9 @@ def _tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> 
 
 def _whole_blocks(q: Quantized) -> tuple[Tensor, Tensor]:
     rows, cols = (-size % PROMOTION for size in q.data.shape)
-    data = F.pad(q.data.contiguous().view(torch.uint8), (0, cols, 0, rows)).view(q.data.dtype)
+    data = q.data.contiguous()
+    if rows or cols:  # padding copies even where nothing is missing
+        data = F.pad(data.view(torch.uint8), (0, cols, 0, rows)).view(q.data.dtype)
     if q.group == TILE:
         return data, F.pad(q.scale_inv, (0, 0, 0, rows)).T.contiguous().T
     # One column of scales per block of rows, its length a multiple of 4
