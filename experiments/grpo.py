@@ -1,7 +1,8 @@
-"""A small R1-Zero on nine seeds, with its controls on three.
+r"""A small R1-Zero on nine seeds, with its controls on three.
 
     python experiments/grpo.py                    # about 12 minutes on one idle CPU core
-    python experiments/grpo.py --setting gpu --seeds 0 --control-seeds --out gpu.json
+    python experiments/grpo.py --setting gpu --seeds 0 1 2 --control-seeds \
+        --out book/data/runs/grpo_gpu.json        # 8 minutes on an H100
     python experiments/grpo.py --keep /some/folder    # checkpoints there: run again to go on
 
 Every variant of a seed starts from the same base model (trained once, in `zero`), or from its own:

@@ -2,9 +2,11 @@
 limited accumulation of tensor cores (`fp8_gemm`)."""
 
 import dataclasses
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -506,6 +508,40 @@ def test_one_instruction_by_hand() -> None:
         for n in (None, 64, 32)
     ]
     assert results == [16384, 16384, 16416]  # the exact sum is 16447
+
+
+GPU = json.loads((Path(__file__).parents[1] / "book/data/runs/fp8_gpu.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("how", "n_c"), [("unpromoted", None), ("promoted", 128)])
+def test_the_model_gives_the_bits_of_an_h100(how: str, n_c: int | None) -> None:
+    """Codes of all kinds and what the tensor cores made of them, recorded on the GPU."""
+    a, b = (
+        fp8.decode(torch.tensor([list(bytes.fromhex(row)) for row in GPU["sample"][side]]))
+        for side in ("a", "b")
+    )
+    found = torch.tensor(GPU["sample"][how])
+    assert fp8_gemm.tensor_core_matmul(a, b, promote_every=n_c).equal(found)
+    for other in ({"fraction_bits": 12}, {"fraction_bits": 14}, {"rounding": "nearest"},
+                  {"instruction_k": 16}, {"instruction_k": 64}):  # fmt: skip
+        assert not fp8_gemm.tensor_core_matmul(a, b, promote_every=n_c, **other).equal(found)
+    reference = a.double() @ b.double().T
+    assert not found.double().equal(reference)
+
+
+def test_recorded_products_of_the_gpu_equal_the_model() -> None:
+    assert {row["equal"] for row in GPU["accumulation"]} == {1.0}
+    assert {row["equal_in_blocks"] for row in GPU["accumulation"] if row["N_C"]} == {1.0}
+
+
+def test_the_exponent_of_a_product_is_that_of_its_factors() -> None:
+    big, one = 1.5 * 2.0**7, 1.0  # 1.5 * 1.5 > 2, and still aligned as 2^14: the unit is 2
+    a = torch.tensor([[big, 3.0]])
+    b = torch.tensor([[big, one]])
+    # 2.25 * 2^14 + 3: the 3 becomes 2, then the register of 2^15 keeps multiples of 4
+    assert fp8_gemm.tensor_core_matmul(a, b).item() == 36864
+    small = torch.tensor([[big, 3.0, 3.0]])
+    assert fp8_gemm.tensor_core_matmul(small, torch.tensor([[big, one, one]])).item() == 36868
 
 
 def errors(**arguments: object) -> dict[tuple[int, int | None], float]:

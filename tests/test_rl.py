@@ -251,6 +251,16 @@ def test_records_are_of_this_setting(name: str, seeds: int) -> None:
     assert found == parameters
 
 
+def test_the_record_of_a_gpu_is_of_its_setting() -> None:
+    record = json.loads((RUNS / "grpo_gpu.json").read_text("utf-8"))
+    assert record["setting"] == json.loads(json.dumps(asdict(GPU)))
+    assert record["parameters"] == sum(
+        p.numel() for p in new_model(replace(GPU, device="cpu"), seed=0).parameters()
+    )
+    ends = sorted(run["after"]["pass_at_1"] for run in record["runs"])
+    assert ends[0] < 0.9 < 0.99 < ends[1]  # as the page says: two learned it, one fell back
+
+
 def test_recorded_accuracy_rises_on_every_seed_and_in_no_control() -> None:
     record = json.loads((RUNS / "grpo.json").read_text("utf-8"))
     ends = {
