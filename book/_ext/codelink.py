@@ -136,7 +136,8 @@ def source_pages(app):
             url = f"{app.config.book_repo_url}/blob/{app.config.book_repo_branch}/{file}"
             note += f' <a href="{url}">在仓库中查看</a>'
         html = (
-            f'<h1>{title}</h1>\n<p>{note}</p>\n<div class="source-page" tabindex="0">{body}</div>'
+            f'<h1>{title}</h1>\n<p>{note}</p>\n<div class="source-page" tabindex="0" lang="en">'
+            f"{body}</div>"
         )
         yield (
             f"{PAGES}/{relative.with_suffix('').as_posix()}",

@@ -6,6 +6,7 @@
   menus become ``details``, see also page.js);
 * roles and labels that accessibility checkers reject;
 * the colours: light without JavaScript (else none at all); with it, chosen before the first paint;
+* the language of references that hold no Chinese;
 * figures below the first are fetched when they come near the window;
 * a description of each page for search engines, from its first paragraph unless the page gives
   one.
@@ -40,6 +41,9 @@ TEXT = {
     ' aria-label="侧栏" class',
     '<summary><span class="toctree-': '<summary aria-label="展开或收起"><span class="toctree-',
     ' data-bs-title="': ' title="',
+    '<summary aria-label="Toggle hidden content">': "<summary>",  # what it shows is its name
+    ' id="exercise-content"': "",  # on every exercise, and nothing leads to it
+    ' id="solution-content"': "",
     ' role="list"': "",
     ' role="doc-biblioentry"': "",
     ' role="doc-backlink"': "",
@@ -64,6 +68,8 @@ MENU = re.compile(
     r'(<ul class="dropdown-menu">.*?</ul>)\s*</div>',
     re.DOTALL,
 )
+PROMPT = re.compile(r'<p (class="(?:collapsed|expanded) admonition-title")>(.*?)</p>')
+CITATION = re.compile(r'(<div class="citation" id="[^"]*")(>(?:(?!</div>)[^\u3400-\u9fff])*</div>)')
 TABS = _tags("design-tabs.js")
 THEME = (
     'dataset.theme = localStorage.getItem("theme") || "auto"',
@@ -80,6 +86,8 @@ def polish(page: str) -> str:
     """Repair one page; doing it twice changes nothing."""
     page = DROP.sub("", page)
     page = MENU.sub(r'<details class="\1"><summary class="\2"\3>\4</summary>\n\5</details>', page)
+    page = CITATION.sub(r'\1 lang="en"\2', page)
+    page = PROMPT.sub(r"<span \1>\2</span>", page)  # a summary may hold no paragraph
     if "sd-tab-set" not in page:
         page = TABS.sub("", page)
     page = page.replace(*THEME).replace(*NO_SCRIPT)

@@ -53,7 +53,8 @@ def _render(tex: str, display: bool, macros: tuple[tuple[str, str], ...]) -> str
         "macros": dict(macros),
     }
     try:
-        return _engine(os.getpid()).call("katex.renderToString", tex, options)
+        page = _engine(os.getpid()).call("katex.renderToString", tex, options)
+        return page.replace(' columnspacing=""', "")  # of a table of one column; not valid
     except JSEvalException as error:
         found = re.search(r"KaTeX parse error: (.*)", str(error))
         text = found[1] if found else str(error).splitlines()[0]

@@ -67,6 +67,7 @@ def write(app, exception):
         return
     jumps = {f"id/{id_}": page for id_, page in app.book_permalinks.items()}
     jumps |= {old: app.book_permalinks.get(id_, "") for old, id_ in app.book_moved.items()}
+    jumps["index"] = app.config.root_doc  # in the place of the bare one of sphinx-external-toc
     for here, page in jumps.items():
         if page not in app.env.titles:
             continue
@@ -86,5 +87,5 @@ def write(app, exception):
 def setup(app):
     app.connect("config-inited", read, priority=2)
     app.connect("env-check-consistency", check)
-    app.connect("build-finished", write)
+    app.connect("build-finished", write, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
