@@ -67,7 +67,8 @@ def write(app, exception):
         return
     jumps = {f"id/{id_}": page for id_, page in app.book_permalinks.items()}
     jumps |= {old: app.book_permalinks.get(id_, "") for old, id_ in app.book_moved.items()}
-    jumps["index"] = app.config.root_doc  # in the place of the bare one of sphinx-external-toc
+    if app.config.root_doc != "index":  # in the place of the bare one of sphinx-external-toc
+        jumps["index"] = app.config.root_doc
     for here, page in jumps.items():
         if page not in app.env.titles:
             continue
