@@ -22,7 +22,7 @@ def test_every_page_is_valid():
         [*CHECKER, "--errors-only", "--format", "json", *map(str, pages)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    found = json.loads(done.stderr[done.stderr.index('{"messages"') :])["messages"]
+    found = json.loads(done.stderr[done.stderr.index("{") :])["messages"]
     print(f"{len(pages)} pages, {len(found)} errors")
     assert [(m["url"].split("/html/")[1], m.get("lastLine"), m["message"]) for m in found] == []
 
@@ -40,7 +40,7 @@ def test_the_language_of_a_page_and_of_its_english_parts():
     page = BeautifulSoup((HTML / "book" / "papers.html").read_text("utf8"), "html.parser")
     assert page.html["lang"] == "zh-CN"
     references = page.select("div.citation")
-    assert len(references) > 10
+    assert len(references) > 5
     for reference in references:
         chinese = re.search("[\u3400-\u9fff]", reference.get_text())
         assert (reference.get("lang") == "en") != bool(chinese)
