@@ -86,13 +86,13 @@ def polish(page: str) -> str:
     """Repair one page; doing it twice changes nothing."""
     page = DROP.sub("", page)
     page = MENU.sub(r'<details class="\1"><summary class="\2"\3>\4</summary>\n\5</details>', page)
-    page = CITATION.sub(r'\1 lang="en"\2', page)
     page = PROMPT.sub(r"<span \1>\2</span>", page)  # a summary may hold no paragraph
     if "sd-tab-set" not in page:
         page = TABS.sub("", page)
     page = page.replace(*THEME).replace(*NO_SCRIPT)
     for old, new in TEXT.items():
         page = page.replace(old, new)
+    page = CITATION.sub(r'\1 lang="en"\2', page)
     return lazy(LABEL.sub(r"\1", page))
 
 

@@ -67,7 +67,9 @@ def sections(document: nodes.document) -> list[dict[str, str]]:
             {
                 "title": " ".join(plain(section[0]).split()),
                 "anchor": f"#{section['ids'][0]}" if found else "",  # the first is the page
-                **{kind: " ".join(" ".join(texts).split()) for kind, texts in parts.items()},
+                "text": " ".join(" ".join(parts["text"]).split()),
+                # each word once: code is found by its names, and would be most of the data
+                "code": " ".join(dict.fromkeys(re.findall(r"\w{2,}", " ".join(parts["code"])))),
             }
         )
     return found
