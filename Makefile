@@ -78,7 +78,7 @@ wheel: $(READY)  ## build the wheel of the library into dist/
 	$(BIN)/python -m build --wheel
 
 clean:  ## remove what was built (keeps the environment and the execution cache)
-	rm -rf _build/html _build/.doctrees dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf _build/html _build/.doctrees $(BUILT) dist build .pytest_cache .mypy_cache .ruff_cache
 
 distclean: clean  ## remove the environment and the execution cache as well
 	rm -rf _build $(VENV)

@@ -194,7 +194,7 @@ def test_an_excerpt_shows_the_query(searching):
 
 
 def test_formulas_are_found_as_they_are_typed():
-    assert zhsearch.plain_tex(r"\mathbf{c}_{t}^{KV} = \softmax(\alpha x)") == (
+    assert zhsearch.plain_tex(r"\mathbf{c}_{t}^{KV} = \softmax(\alpha\,x)") == (
         "c_t^KV = softmax(α x)"
     )
 

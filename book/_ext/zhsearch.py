@@ -24,14 +24,14 @@ SIGNS = {"times": "×", "cdot": "·", "to": "→", "le": "≤", "ge": "≥", "ap
 SKIPPED = (nodes.citation, nodes.Invisible, nodes.raw, nodes.system_message, addnodes.toctree)
 LOOK = re.compile(
     r"\\(?:math(?:bf|rm|cal|bb|sf)|text(?:bf|rm|tt)?|operatorname\*?|vect|bm|left|right|big+[lrg]?|"
-    r"displaystyle|tag\s*\{\d+\}|label\s*\{[^}]*\}|quad|qquad|[,;:! ])(?![a-zA-Z])"
+    r"displaystyle|tag\s*\{\d+\}|label\s*\{[^}]*\}|quad|qquad)(?![a-zA-Z])"
 )
 
 
 def plain_tex(tex: str) -> str:
     r"""A formula as one would type it to look for it.
 
-    >>> plain_tex(r"\\mathbf{c}_{t}^{KV} = \\softmax(\\alpha x)")
+    >>> plain_tex(r"\mathbf{c}_{t}^{KV} = \softmax(\alpha\,x)")
     'c_t^KV = softmax(α x)'
     """
 
@@ -44,7 +44,8 @@ def plain_tex(tex: str) -> str:
         except KeyError:
             return match[1]
 
-    text = re.sub(r"\\([a-zA-Z]+)", letter, LOOK.sub("", tex))
+    spaced = re.sub(r"\\[,;:! ]", " ", tex)
+    text = re.sub(r"\\([a-zA-Z]+)", letter, LOOK.sub("", spaced))
     return " ".join(re.sub(r"[{}\\&$]", "", text).split())
 
 

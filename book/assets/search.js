@@ -138,13 +138,10 @@ function start() {
   field.value = new URLSearchParams(location.search).get("q") ?? "";
   field.focus();
   search();
-  let waiting;
-  field.addEventListener("input", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(() => {
-      history.replaceState(null, "", `?${new URLSearchParams({ q: field.value })}`);
-      search();
-    }, 100);
+  field.addEventListener("input", search);
+  // before a result is opened, so that the way back leads to the same query
+  field.addEventListener("change", () => {
+    history.replaceState(null, "", `?${new URLSearchParams({ q: field.value })}`);
   });
 }
 
