@@ -11,7 +11,7 @@ Equations
 Departures
     - RMSNorm on both latents before they are projected up (V2 section 3.1.2, V3 section 4.2, in no
       equation); its eps is 1e-6 in the released code, whatever `rms_norm_eps` says. The cache
-      holds the normalised latent, the positional key c after RoPE and without a norm.
+      holds the normalised latent, the positional key after RoPE and without a norm.
     - W^DKV and W^KR, W^UQ and W^QR, W^UK and W^UV are stored as one matrix each, as released.
     - Absorption multiplies W^UK into each query instead of fusing it with W^UQ beforehand: the
       fused map would hold three times as many parameters as the two.

@@ -6,12 +6,12 @@ trained model to longer contexts: slow pairs are slowed by `factor`, fast ones a
 the attention logits are multiplied by a constant.
 
 Equations
-    RoFormer (arXiv 2104.09864) eq 34     theta_i = rope_theta^(-2i/d), rotation by m * theta_i
-    YaRN (arXiv 2309.00071) section 3.2   blend of theta_i and theta_i / factor ("NTK by parts")
+    RoFormer (arXiv 2104.09864) eq 34     theta_m = rope_theta^(-2m/d), rotation by t * theta_m
+    YaRN (arXiv 2309.00071) section 3.2   blend of theta_m and theta_m / factor ("NTK by parts")
     V3 (arXiv 2412.19437) section 4.3     factor 40, alpha 1 (beta_slow), beta 32 (beta_fast)
 
 Departures
-    - The ramp between the two is linear in the index i, between two rounded indices, as in the
+    - The ramp between the two is linear in the index m, between two rounded indices, as in the
       released code; the YaRN paper makes it linear in the number of turns.
     - The constant multiplies the softmax scale (mscale^2, content part included) and leaves cos and
       sin alone, as in the released code; YaRN puts it into cos and sin.
@@ -52,8 +52,8 @@ def rope_frequencies(config: Config) -> Float[Tensor, "pairs"]:
 def yarn_range(scaling: RopeScaling, *, dim: int, base: float) -> tuple[int, int]:
     """Indices of the pairs between which YaRN blends: (last untouched, first fully slowed).
 
-    A pair turns r(i) = L / (2 pi base^(2i/dim)) times within the trained length L; the bounds are
-    the i at which r is `beta_fast` and `beta_slow`, rounded outwards. V3: 10 and 23 of 32.
+    Pair m turns r(m) = L / (2 pi base^(2m/dim)) times within the trained length L; the bounds are
+    the m at which r is `beta_fast` and `beta_slow`, rounded outwards. V3: 10 and 23 of 32.
 
         >>> yarn_range(DEEPSEEK_V3.rope_scaling, dim=64, base=10000.0)
         (10, 23)
@@ -72,7 +72,7 @@ def softmax_scale(config: Config) -> float:
     """What the attention logits are multiplied by: (d_h + d_h^R)^-1/2, and mscale^2 under YaRN.
 
     V3 eq 10 and section 4.3, mscale = 0.1 ln(factor) + 1. Raises ValueError when `mscale` and
-    `mscale_all_dim` differ, which would scale cos and sin too; no released model does.
+    `mscale_all_dim` differ, which would scale cos and sin too; V2, V2-Lite and V3 have both alike.
 
         >>> round(softmax_scale(DEEPSEEK_V3), 5)
         0.13523
@@ -93,7 +93,7 @@ def softmax_scale(config: Config) -> float:
 def rope_rotation(
     positions: Int[Tensor, "*shape"], frequencies: Float[Tensor, "pairs"], *, dtype: torch.dtype
 ) -> Complex[Tensor, "*shape pairs"]:
-    """e^(i m theta) for each position m and each frequency theta, for a model of type `dtype`.
+    """e^(i t theta) for each position t and each frequency theta, for a model of type `dtype`.
 
     >>> rope_rotation(torch.arange(5), rope_frequencies(TINY), dtype=torch.float32).shape
     torch.Size([5, 4])
