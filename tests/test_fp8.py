@@ -195,6 +195,13 @@ def test_power_of_two_scales_are_the_next_above() -> None:
     assert scales.equal(every)
 
 
+def test_scales_in_one_byte_are_read_like_float32() -> None:
+    """UE8M0 holds every power of two that a scale is rounded to, edge blocks included."""
+    q = quantize(torch.randn(130, 257), group=BLOCK, power_of_two=True)
+    byte = q._replace(scale_inv=q.scale_inv.to(torch.float8_e8m0fnu))
+    assert torch.equal(dequantize(byte), dequantize(q))
+
+
 def test_power_of_two_scales_cost_little() -> None:
     x = torch.randn(256, 1024)
     plain, pow2 = (

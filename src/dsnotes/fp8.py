@@ -178,7 +178,8 @@ def quantize(
 def dequantize(q: Quantized) -> Float32[Tensor, "rows cols"]:
     """Codes times their scale; also reads a released weight with its `weight_scale_inv`.
 
-    Raises ValueError when there is not one scale for each group.
+    The scales may be of any floating type, UE8M0 (`torch.float8_e8m0fnu`) included. Raises
+    ValueError when there is not one scale for each group.
 
         >>> w = dequantize(Quantized(weight, weight_scale_inv, BLOCK))
     """
@@ -191,7 +192,8 @@ def dequantize(q: Quantized) -> Float32[Tensor, "rows cols"]:
             f"scale_inv must have shape {expected}, one scale for each {q.group} group of data "
             f"{(rows, cols)}, got {tuple(q.scale_inv.shape)}"
         )
-    return _ungrouped(groups * q.scale_inv[:, None, :, None], rows, cols)
+    scale = q.scale_inv.float()  # torch promotes no 8-bit type
+    return _ungrouped(groups * scale[:, None, :, None], rows, cols)
 
 
 def _check_group(group: Group) -> None:
