@@ -65,6 +65,7 @@ _BIAS = {"gamma": 0.01, "end_gamma": 0.0, "sequence_alpha": 1e-4}
 VARIANTS: dict[str, dict[str, float]] = {
     "none": {},
     "aux": {"expert_alpha": 0.01},
+    "aux_seq": {"sequence_alpha": 0.01},
     "bias": _BIAS,
     "bias_kept": _BIAS | {"end_gamma": 0.01},
     "bias_hot": _BIAS | {"end_learning_rate": LEARNING_RATE},

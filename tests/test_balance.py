@@ -72,6 +72,54 @@ def test_expert_balance_loss_is_v1_eq_12_to_14() -> None:
     assert ours.item() == pytest.approx(loss, rel=1e-12)
 
 
+def v2_gate_loss(logits: Tensor, *, k: int, alpha: float, seq_aux: bool) -> Tensor:
+    """The auxiliary loss of V2's released gate, from its semantics: softmax over the experts, the
+    greedy choice, counts over the mean count; per sequence and then averaged, or over the batch."""
+    probabilities = logits.softmax(dim=-1)
+    chosen = F.one_hot(probabilities.topk(k, dim=-1).indices, logits.shape[-1]).sum(dim=-2)
+    tokens = (1,) if seq_aux else (0, 1)
+    share = chosen.double().mean(tokens) * logits.shape[-1] / k
+    return alpha * torch.einsum("...e,...e->...", share, probabilities.mean(tokens)).mean()
+
+
+@pytest.mark.parametrize("seq_aux", [True, False])
+def test_expert_balance_loss_is_that_of_the_gate_of_v2(seq_aux: bool) -> None:
+    logits = torch.randn(3, 17, 8, dtype=torch.float64).mul(2).requires_grad_()
+    scores = logits.softmax(dim=-1)
+    indices = scores.topk(3, dim=-1).indices
+    if not seq_aux:
+        scores, indices = scores.flatten(0, 1), indices.flatten(0, 1)
+    ours = balance.expert_balance_loss(scores, indices, alpha=0.003)
+    theirs = v2_gate_loss(logits, k=3, alpha=0.003, seq_aux=seq_aux)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+    of_ours, of_theirs = (torch.autograd.grad(loss, logits)[0] for loss in (ours, theirs))
+    torch.testing.assert_close(of_ours, of_theirs, rtol=1e-10, atol=1e-15)
+
+
+def test_t_of_v1_is_one_sequence() -> None:
+    """V1 eq. 13-14 sequence by sequence; over the batch the same tokens may look balanced."""
+    s = random_scores(4, 9, 6).softmax(dim=-1)
+    indices = s.topk(2, dim=-1).indices
+    alone = [balance.expert_balance_loss(a, b, alpha=1.0) for a, b in zip(s, indices, strict=True)]
+    together = balance.expert_balance_loss(s, indices, alpha=1.0)
+    torch.testing.assert_close(together, torch.stack(alone).mean(), rtol=1e-12, atol=0)
+
+    opposite = torch.tensor([[[0.8, 0.2]] * 6, [[0.2, 0.8]] * 6])  # each sequence uses one expert
+    chosen = opposite.topk(1, dim=-1).indices
+    by_sequence = balance.expert_balance_loss(opposite, chosen, alpha=1.0)
+    by_batch = balance.expert_balance_loss(opposite.flatten(0, 1), chosen.flatten(0, 1), alpha=1.0)
+    assert by_sequence.item() == pytest.approx(1.6)  # f = (2, 0), P = (0.8, 0.2), twice
+    assert by_batch.item() == pytest.approx(1.0)  # f = (1, 1): nothing to see
+
+
+def test_the_sequence_loss_of_v3_is_that_of_v1_on_normalised_affinities_without_bias() -> None:
+    s = random_scores(3, 11, 8)
+    s_prime, chosen = s / s.sum(dim=-1, keepdim=True), s.topk(3, dim=-1).indices
+    by_v1 = balance.expert_balance_loss(s_prime, chosen, alpha=0.5)
+    by_v3 = balance.sequence_balance_loss(s, num_experts_per_tok=3, alpha=0.5)
+    torch.testing.assert_close(by_v3, by_v1, rtol=1e-12, atol=0)
+
+
 def test_max_vio_is_eq_4_per_layer() -> None:
     load = torch.tensor([[6, 2, 2, 2], [3, 3, 3, 3], [12, 0, 0, 0]])
     assert balance.max_vio(load).tolist() == [1.0, 0.0, 3.0]  # 3 = E/K - 1 is the worst for K = 1
@@ -83,14 +131,6 @@ def test_uniform_load_makes_the_sum_of_f_times_p_one(k: int) -> None:
     indices = torch.arange(n_experts * k).remainder(n_experts).view(-1, k)
     scores = random_scores(len(indices), n_experts).softmax(dim=-1)
     assert balance.expert_balance_loss(scores, indices, alpha=1.0).item() == pytest.approx(1.0)
-
-
-def test_both_losses_agree_on_one_sequence_without_bias() -> None:
-    s = random_scores(1, 11, 8)
-    s_prime = s[0] / s[0].sum(dim=-1, keepdim=True)
-    by_sequence = balance.sequence_balance_loss(s, num_experts_per_tok=3, alpha=0.5)
-    by_expert = balance.expert_balance_loss(s_prime, s[0].topk(3).indices, alpha=0.5)
-    torch.testing.assert_close(by_sequence, by_expert, rtol=1e-12, atol=0)
 
 
 def test_gradient_flows_through_p_alone() -> None:
@@ -176,6 +216,29 @@ def test_the_bias_of_a_gate_moved_to_another_dtype_is_still_the_one_moved() -> N
     balancer.observe([torch.tensor([[0]])])
     balancer.step()
     assert gate.e_score_correction_bias.tolist() == [-0.5, 0.5]
+
+
+def expert_bias_of_megatron(tokens_per_expert: Tensor, expert_bias: Tensor, rate: float) -> Tensor:
+    """Megatron-Core's update (`get_updated_expert_bias`), written from its formula."""
+    average = tokens_per_expert.sum(dim=-1, keepdim=True) / tokens_per_expert.shape[-1]
+    return expert_bias + (average - tokens_per_expert).sign() * rate
+
+
+@given(
+    steps=st.lists(
+        st.lists(st.integers(0, 10_000), min_size=16, max_size=16).filter(any),
+        min_size=1,
+        max_size=20,
+    ),
+    gamma=st.floats(1e-4, 0.1),
+)
+def test_the_bias_walks_as_in_megatron_core(steps: list[list[int]], gamma: float) -> None:
+    """Step by step and bit by bit, in float32."""
+    ours, theirs = torch.zeros(2, 16)
+    for load in map(torch.tensor, steps):
+        balance.update_bias(ours, load, gamma=gamma)
+        theirs = expert_bias_of_megatron(load, theirs, gamma)
+        assert ours.equal(theirs)
 
 
 # Each rank sees its own micro-batches. By its own load neither rank would move its bias as
@@ -432,7 +495,7 @@ def test_mismatched_shapes_are_named_without_run_time_annotations() -> None:
     assert run.stdout.splitlines() == [
         "load must have the shape of bias (2,), got (1,)",
         "scores must be (batch, seq, experts), not empty, got shape (2, 3)",
-        "scores (tokens, experts) and indices (tokens, k) must hold the same tokens, at least one, "
-        "got shapes (2, 3) and (1, 1)",
+        "scores (..., tokens, experts) and indices (..., tokens, k) must hold the same tokens, "
+        "at least one, got shapes (2, 3) and (1, 1)",
         "indices must hold whole numbers, got dtype torch.float32",
     ], run.stderr

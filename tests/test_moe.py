@@ -190,6 +190,25 @@ def test_trap_3_group_scored_by_sum_of_two_best() -> None:
     assert moved.indices.tolist() == [[7, 8]]
 
 
+def test_the_rule_of_the_paper_counts_k_over_m_experts_of_a_group() -> None:
+    """Two as well for V3; with other shapes the released rule keeps other groups."""
+    assert DEEPSEEK_V3.num_experts_per_tok / DEEPSEEK_V3.topk_group == 2
+    config = replace(SMALL, n_routed_experts=32, num_experts_per_tok=8, n_group=8, topk_group=2)
+    gate = Gate(config).double()
+    with torch.no_grad():
+        gate.weight.normal_()
+        routing = gate(torch.randn(2048, 12).double())
+    groups = routing.scores.view(-1, 8, 4)
+
+    def kept(best: int) -> Tensor:
+        return groups.topk(best, dim=2).values.sum(dim=2).topk(2, dim=1).indices.sort(dim=1).values
+
+    for mine, row in zip(kept(2), routing.indices // 4, strict=True):
+        assert row.unique().tolist() == mine.tolist()
+    differ = (kept(8 // 2) != kept(2)).any(dim=1).double().mean().item()
+    assert 0.4 < differ < 0.8
+
+
 def test_trap_4_closed_groups_are_minus_infinity() -> None:
     scores, bias = [0.9, 0.2, 0.3, 0.4], [0.0, -0.5, -0.9, -0.8]
     biased = torch.tensor(scores) + torch.tensor(bias)
@@ -378,6 +397,12 @@ def test_bias_stays_float32_in_a_short_model() -> None:
     with torch.device("meta"):
         empty = MoE(SMALL).bfloat16()
     assert empty.to_empty(device="cpu").gate.e_score_correction_bias.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("bias", "moved"), [(0.125, 0.001), (0.3, 0.002), (0.5, 0.0), (2.0, 0.0)])
+def test_what_a_step_of_the_bias_would_become_in_bfloat16(bias: float, moved: float) -> None:
+    short = torch.tensor(bias, dtype=torch.bfloat16)
+    assert (short + 0.001 - short).item() == pytest.approx(moved, abs=1e-4)
 
 
 def test_bias_is_no_parameter_and_absent_without_noaux_tc() -> None:

@@ -9,9 +9,12 @@ Equations
     V3 (arXiv 2412.19437) §2.1.2: (17)-(20) sequence-wise auxiliary loss; the paragraph
         "Auxiliary-Loss-Free Load Balancing"; §4.2: gamma 0.001, and 0 for the last 0.5T tokens;
         alpha 0.0001
-    V1 (arXiv 2401.06066): (12)-(14) expert-level auxiliary loss
+    V1 (arXiv 2401.06066) §3.3: (12)-(14) expert-level auxiliary loss; V2 (arXiv 2405.04434)
+        §2.2.3: the same, (23)-(25). Their T is the length of a sequence
 
 Departures
+    `expert_balance_loss` also takes the tokens of a whole batch as one: the batch-wise loss that
+    V3 §4.5.3 compares with. V1, V2 and loss-free balancing (§2.2) balance each sequence for itself.
     Eq. (17) is the loss of one sequence; here it is averaged over the sequences of the batch.
     Eq. (18) counts the top-K of the affinities without bias, although routing adds the bias. We
     count as printed, so this f is not the load of the experts once the biases have moved.
@@ -192,28 +195,38 @@ def sequence_balance_loss(
 
 
 def expert_balance_loss(
-    scores: Float[Tensor, "tokens experts"], indices: Int[Tensor, "tokens k"], *, alpha: float
+    scores: Float[Tensor, "*batch tokens experts"],
+    indices: Int[Tensor, "*batch tokens k"],
+    *,
+    alpha: float,
 ) -> Float[Tensor, ""]:
-    """Expert-level auxiliary loss over all tokens given (V1 eq. 12-14).
+    """Expert-level auxiliary loss (V1 eq. 12-14); the shape says which tokens balance together.
 
-    `scores` (T, E) are affinities that sum to 1 over the experts, attached to the graph; `indices`
-    (T, K) the experts in fact chosen. Uniform load gives alpha, whatever the scores. Raises
+    (B, T, E): those of one sequence, then the mean over the sequences, as V1 and V2 define it and
+    V2's gate computes it (`seq_aux: true`). (T, E): all of them, a batch-wise loss.
+
+    `scores` are affinities that sum to 1 over the experts, attached to the graph; `indices`
+    (..., T, K) the experts in fact chosen. Uniform load gives alpha, whatever the scores. Raises
     ValueError when shapes do not fit or alpha is negative; `indices` as in `expert_load`.
 
-        >>> expert_balance_loss(torch.tensor([[0.75, 0.25]]), torch.tensor([[0]]), alpha=1.0)
+        >>> scores = torch.tensor([[[0.75, 0.25]], [[0.25, 0.75]]])  # two sequences of one token
+        >>> expert_balance_loss(scores, torch.tensor([[[0]], [[1]]]), alpha=1.0)
         tensor(1.5000)
+        >>> expert_balance_loss(scores.flatten(0, 1), torch.tensor([[0], [1]]), alpha=1.0)
+        tensor(1.)
     """
     _check_factor("alpha", alpha)
-    if scores.ndim != 2 or indices.ndim != 2 or len(scores) != len(indices) or not scores.numel():
+    if scores.ndim < 2 or scores.shape[:-1] != indices.shape[:-1] or not indices.numel():
         raise ValueError(
-            "scores (tokens, experts) and indices (tokens, k) must hold the same tokens, at least "
-            f"one, got shapes {tuple(scores.shape)} and {tuple(indices.shape)}"
+            "scores (..., tokens, experts) and indices (..., tokens, k) must hold the same tokens, "
+            f"at least one, got shapes {tuple(scores.shape)} and {tuple(indices.shape)}"
         )
-    n_experts = scores.shape[1]
-    count = expert_load(indices, n_routed_experts=n_experts).to(scores.dtype)
-    f = n_experts / indices.numel() * count  # (13): N' / (K' T) times the count
-    P = scores.mean(dim=0)  # (14)
-    return alpha * (f * P).sum()  # (12)
+    n_experts = scores.shape[-1]
+    sequences = indices.reshape(-1, indices.shape[-2:].numel())
+    load = torch.stack([expert_load(row, n_routed_experts=n_experts) for row in sequences])
+    f = n_experts / sequences.shape[1] * load.to(scores.dtype)  # (13): N' / (K' T) times the count
+    P = scores.mean(dim=-2).view_as(f)  # (14)
+    return alpha * (f * P).sum(dim=-1).mean()  # (12)
 
 
 def _check_factor(name: str, value: float) -> None:

@@ -207,7 +207,7 @@ DEEPSEEK_V2 = replace(
     num_nextn_predict_layers=0,
 )
 
-# The sources used here give no long-context settings for V2-Lite: 4,096 positions, no YaRN.
+# The released file gives it the YaRN of V2; the report (App. B.1) tells of 32K after extension.
 DEEPSEEK_V2_LITE = replace(
     DEEPSEEK_V2,
     hidden_size=2048,
@@ -221,8 +221,6 @@ DEEPSEEK_V2_LITE = replace(
     topk_group=1,
     num_attention_heads=16,
     q_lora_rank=None,
-    rope_scaling=None,
-    max_position_embeddings=4096,
 )
 
 # Every mechanism of V3 at a size that trains on a laptop: one byte is one token.

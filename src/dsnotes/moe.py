@@ -6,7 +6,8 @@ weighted sum plus the shared experts, which see every token. No token is ever dr
 Equations
     V3 (arXiv 2412.19437) §2.1.2: (12) sum of experts, (13) normalised gate values, (15) sigmoid
         affinity, (16) top-K over affinity plus bias; the paragraph "Node-Limited Routing"
-    V2 (arXiv 2405.04434) §2.1.2 (21) and V1 (arXiv 2401.06066) §3.2 (10): softmax gate
+    V2 (arXiv 2405.04434) §2.2.1 (21)-(22) and V1 (arXiv 2401.06066) §3.2 (10)-(11): top-K gate
+        over softmax affinities
     V1 §3.1 (6)-(8) fine-grained segmentation, §3.2 (9)-(11) shared expert isolation
 
 Departures
@@ -14,6 +15,8 @@ Departures
     `routed_scaling_factor` multiplies the gate values: in the released code, not in the papers.
     Eq. (13) gets 1e-20 in the denominator: affinities that all underflow give 0, not 0/0.
     The gate computes in float32 at least, also under autocast and in a bfloat16 model.
+    A group counts as the sum of its two best scores s + b, as in the released code. The paper sums
+    its K_r/M highest affinities, by its name for them without b; for V3 that is two as well.
 """
 
 import dataclasses
@@ -78,7 +81,7 @@ class Gate(nn.Module):
             logits = F.linear(x.to(dtype), self.weight.to(dtype))  # u_t . e_i
         if self.config.scoring_func == "sigmoid":
             return logits.sigmoid()  # (15)
-        return logits.softmax(dim=1)  # V2 (21), V1 (10)
+        return logits.softmax(dim=1)  # V2 (22), V1 (11)
 
     def _choose(self, scores: Tensor) -> Tensor:
         """The K best experts of each token (16), inside its best groups when there are groups."""
@@ -87,7 +90,7 @@ class Gate(nn.Module):
             scores = scores + self.e_score_correction_bias
         if config.n_group > 1:
             groups = scores.unflatten(1, (config.n_group, -1))
-            # V3: a group counts as the sum of its two best experts; V2: as its best one
+            # V3's code: a group counts as the sum of its two best experts; V2: as its best one
             best = 2 if config.topk_method == "noaux_tc" else 1
             group_scores = groups.topk(best, dim=2).values.sum(dim=2)
             kept = group_scores.topk(config.topk_group, dim=1).indices
@@ -97,7 +100,10 @@ class Gate(nn.Module):
         return scores.topk(config.num_experts_per_tok, dim=1).indices
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Gate":
-        """Casting the model to bfloat16 leaves the bias in float32: steps of 0.001 would vanish."""
+        """Casting the model to bfloat16 leaves the bias in float32, as in the released weights.
+
+        In bfloat16 a step of 0.001 would double from 0.25 on and vanish from 0.5 on.
+        """
         before = self.e_score_correction_bias
         super()._apply(fn, recurse)
         after = self.e_score_correction_bias

@@ -4,9 +4,10 @@ Every count is a product of the shapes of one weight, so the table can be read b
 checkpoint (V3 report §4.2, README_WEIGHTS of the release). The selection bias of the router is
 counted as stored: it is a buffer of the checkpoint, not a trained weight.
 
-Departure: the published "activated" figures leave out the embedding, which is a look-up of one row,
-and count the output head (37B for V3, 21B for V2, 2.4B for V2-Lite). `Count.activated` keeps to
-that convention; `released_stored` says what the files hold, duplicates of the MTP module included.
+Convention: `Count.activated` counts the output head and not the embedding, a look-up of one row.
+That the published figures do so is our inference: it gives the 37B of V3, the 21B of V2 and the
+2.4B of V2-Lite, but README_WEIGHTS writes 36.7B "including" both. `released_stored` says what the
+files hold, duplicates of the MTP module included.
 """
 
 from dataclasses import dataclass
