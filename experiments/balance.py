@@ -1,5 +1,9 @@
 """Train a small language model with nothing, a loss or a bias to balance its experts, by seeds.
 
+The loss is taken over the batch (`aux`) or sequence by sequence (`aux_seq`, as V1, V2 and loss-free
+balancing do), both on normalised sigmoid affinities: without a bias the choice that V3's (18) counts
+is the one made, so that `sequence_alpha` alone is V1's loss.
+
 Writes the loss, MaxVio, load and bias curves and the evaluation on held-out text to one JSON file,
 which the section on balancing draws. For one seed all variants start from the same weights and see
 the same tokens in the same order; all are evaluated on the same held-out text.
@@ -8,7 +12,7 @@ The last fifth of the steps is the end phase. As in V3 (arXiv 2412.19437 §4.2),
 the learning rate a tenth. Two more variants change one of these each: `bias_kept` keeps gamma,
 `bias_hot` keeps the learning rate (so its loss is not comparable with the others).
 
-    python experiments/balance.py                          # about 10 minutes on one free core
+    python experiments/balance.py                          # about 12 minutes on one free core
     python experiments/balance.py --steps 20 --seeds 0 --out /tmp/balance.json
 """
 
