@@ -17,12 +17,13 @@ import gzip
 import http.server
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import threading
 from pathlib import Path
+
+import serve
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
@@ -83,9 +84,7 @@ def measure(url: str) -> dict:
     command = ["npx", "--yes", LIGHTHOUSE, url, "--quiet", "--output=json",
                "--no-enable-error-reporting",
                "--chrome-flags=--headless=new --no-sandbox --disable-gpu"]  # fmt: skip
-    environment = os.environ.copy()
-    if "CHROME_PATH" not in environment and (found := shutil.which("chromium")):
-        environment["CHROME_PATH"] = found
+    environment = {"CHROME_PATH": serve.find_chromium()} | os.environ
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"Lighthouse failed on {url}:\n{done.stderr}")

@@ -7,8 +7,6 @@ that runs the cells. The latter asks for a token, made anew at every start and h
 after the ``#`` of the printed address, which browsers do not send to any server. Ctrl-C ends both.
 """
 
-import argparse
-import http.server
 import os
 import secrets
 import signal
@@ -19,25 +17,19 @@ import tempfile
 import threading
 import time
 import urllib.request
-from pathlib import Path
+from http.server import SimpleHTTPRequestHandler
 
-ROOT = Path(__file__).resolve().parent.parent
-HTML = ROOT / "_build" / "html"
-THEBE = ROOT / "tools" / "thebe"
+import serve
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
+class Handler(serve.Handler):
     """The book, and below /live/ the scripts that only live code needs."""
 
     def translate_path(self, path: str) -> str:
-        if path.startswith("/live/"):
-            self.directory, path = str(THEBE), path.removeprefix("/live")
-        else:
-            self.directory = str(HTML)
-        return super().translate_path(path)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        if not path.startswith("/live/"):
+            return super().translate_path(path)
+        self.directory = str(serve.ROOT / "tools" / "thebe")
+        return SimpleHTTPRequestHandler.translate_path(self, path.removeprefix("/live"))
 
 
 def free_port() -> int:
@@ -47,12 +39,14 @@ def free_port() -> int:
 
 
 def start_jupyter(port: int, token: str, origin: str, folder: str) -> subprocess.Popen:
+    """A Jupyter server that looks at no settings of the user or the machine: they could move it
+    to another address (base_url) or end it at once."""
     command = [
         sys.executable, "-m", "jupyter_server", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--log-level=ERROR",
         f"--ServerApp.allow_origin={origin}", "--allow-root",
     ]  # fmt: skip
-    environment = os.environ | {"JUPYTER_TOKEN": token}
+    environment = os.environ | {"JUPYTER_TOKEN": token, "JUPYTER_NO_CONFIG": "1"}
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
 
 
@@ -72,38 +66,33 @@ def wait_until_ready(server: subprocess.Popen, port: int, token: str, seconds: f
     sys.exit(f"the Jupyter server did not answer within {seconds:.0f} s")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--port", type=int, default=8000, help="of the book; 0: any free one")
-    arguments = parser.parse_args()
-    if not (HTML / "index.html").is_file():
-        sys.exit("there is no book in _build/html: run `make book` first")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` runs
-
+def end(server: subprocess.Popen) -> None:
+    server.terminate()  # its kernels with it
     try:
-        book = http.server.ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler)
-    except OSError as error:
-        sys.exit(f"port {arguments.port} cannot be used ({error.strerror}); try --port 0")
-    origin = f"http://127.0.0.1:{book.server_port}"
-    token, port = secrets.token_urlsafe(24), free_port()
-    with book, tempfile.TemporaryDirectory() as folder:
+        server.wait(10)
+    except subprocess.TimeoutExpired:
+        server.kill()
+
+
+def main() -> None:
+    given = serve.arguments(__doc__.split("\n")[0])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` runs
+    with serve.open_server(given.port, Handler) as book, tempfile.TemporaryDirectory() as folder:
+        origin = f"http://127.0.0.1:{book.server_port}"
+        token, port = secrets.token_urlsafe(24), free_port()
         jupyter = start_jupyter(port, token, origin, folder)
         try:
             wait_until_ready(jupyter, port, token)
+            # a daemon, which needs no end: one that was never started could not be ended
             threading.Thread(target=book.serve_forever, daemon=True).start()
-            print(f"Open {origin}/#live={port}:{token}", flush=True)
+            print(f"Open {origin}/{serve.HOME}#live={port}:{token}", flush=True)
             print("Every notebook page then has a button that makes its cells live. Ctrl-C ends.")
             jupyter.wait()
             sys.exit(f"the Jupyter server ended, exit code {jupyter.returncode}")
         except KeyboardInterrupt:
             print()
         finally:
-            jupyter.terminate()  # its kernels with it
-            try:
-                jupyter.wait(10)
-            except subprocess.TimeoutExpired:
-                jupyter.kill()
-            book.shutdown()
+            end(jupyter)
 
 
 if __name__ == "__main__":

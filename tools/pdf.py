@@ -18,14 +18,13 @@ import html
 import http.server
 import io
 import json
-import os
-import shutil
 import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+import serve
 import yaml
 from pdftext import mend_text
 from playwright.sync_api import Page, sync_playwright
@@ -258,6 +257,7 @@ def main() -> None:
     if not (HTML / "index.html").is_file():
         sys.exit("there is no book in _build/html: run `make book` first")
     meta = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
+    chromium = serve.find_chromium()
     parts = parts_of(yaml.safe_load((ROOT / "_toc.yml").read_text("utf8")))
 
     handler = functools.partial(_Quiet, directory=HTML)
@@ -268,8 +268,7 @@ def main() -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_port}/"
         browser = play.chromium.launch(
-            executable_path=os.environ.get("CHROMIUM") or shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu"],
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
         front_page = browser.new_page()
         page = browser.new_page(viewport={"width": WIDTH, "height": 900})
