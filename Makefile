@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-BUILD  := $(BIN)/jupyter-book build . -W -n --keep-going
+BUILD  := $(BIN)/python tools/book.py -W -n --keep-going
 # A page does not know on which notebooks, modules and settings it depends, so all are written again,
 # unless nothing but the text of pages has changed since the last good build.
 BUILT  := _build/.built
@@ -11,6 +11,11 @@ ADDRESS = $(BOOK_URL) $(BOOK_REPO_URL)
 CHANGED = find book notebooks src *.* Makefile -name __pycache__ -prune -o -type f -newer $(BUILT) \
           ! -path 'book/*.md' ! -name '*.md' -print -quit
 PORT   ?= 8000
+
+# Python 3.11 reads the path of this folder in the encoding of the locale, and "C" knows only ASCII.
+ifneq (,$(filter C POSIX,$(or $(LC_ALL),$(LC_CTYPE),$(LANG),C)))
+export LC_ALL := C.UTF-8
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help book test check-site lighthouse lint format bench experiments serve live lab pdf zip wheel clean distclean
@@ -22,7 +27,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "dsnotes needs Python 3.11 or newer; set it with: make PYTHON=python3.11 ..." >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[book,test,lint,site]'
 	@touch $@
 
@@ -60,13 +65,13 @@ experiments: $(READY)  ## run the long experiments again (writes book/data/runs/
 	for script in experiments/*.py; do $(BIN)/python $$script || exit 1; done
 
 serve: book  ## serve the built book on http://127.0.0.1:PORT (default 8000)
-	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	$(BIN)/python tools/serve.py --port $(PORT)
 
 live: book  ## serve the book with live code: edit and run the cells in the page
 	$(BIN)/python tools/live.py --port $(PORT)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+	$(BIN)/jupyter lab --ip=127.0.0.1 --allow-root notebooks
 
 pdf: book  ## print the book to dist/dsnotes.pdf (needs Chromium)
 	$(BIN)/python tools/pdf.py
