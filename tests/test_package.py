@@ -39,20 +39,40 @@ def test_version_is_stated_once_and_the_same() -> None:
     assert project["version"] == dsnotes.__version__
 
 
-def test_wheel_carries_the_font_and_the_data(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", str(tmp_path), str(ROOT)],
+         "--wheel-dir", str(folder), str(ROOT)],
         check=True, timeout=300,
     )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    (path,) = folder.glob("*.whl")
+    return zipfile.ZipFile(path)
+
+
+def test_wheel_carries_the_font_and_the_data(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
     packaged = {
         p.relative_to(ROOT / "src").as_posix()
         for p in (ROOT / "src" / "dsnotes").rglob("*")
         if p.is_file() and "__pycache__" not in p.parts
     }
     assert packaged <= names, f"not in the wheel: {sorted(packaged - names)}"
+    data = ROOT / "book" / "data"
+    files = {p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file()}
+    assert {f"dsnotes/data/book/{name}" for name in files} <= names
+
+
+def test_data_is_found_in_a_checkout_and_nothing_else_is() -> None:
+    from dsnotes.data import find
+
+    assert find("runs/moe.json").is_file()
+    with pytest.raises(FileNotFoundError, match="runs/none.json"):
+        find("runs/none.json")
+    for name in ("../../README.md", str(ROOT / "README.md")):
+        with pytest.raises(ValueError, match="leads out of the data"):
+            find(name)
 
 
 def test_chinese_labels_have_glyphs(tmp_path: Path) -> None:
