@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -10,10 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dsnotes.answers import final_answer
 from dsnotes.reward import (
     accuracy_reward,
     expression_reward,
-    final_answer,
     format_reward,
     language_reward,
     think_reward,
@@ -81,6 +83,12 @@ def test_final_answer(text: str, answer: str | None) -> None:
         ("nan", "5", False),
         ("", "5", False),
         ("nan", "nan", True),  # as a word
+        ("５０％", r"\frac12", True),
+        ("1{,}000", "1000", True),
+        ("[0, 1)", "[0,1)", True),
+        ("10²", "102", False),
+        ("0,123", "123", False),
+        ("1, 234", "1234", False),
     ],
 )
 def test_equality(found: str, reference: str, right: bool) -> None:
@@ -140,6 +148,21 @@ def test_formats(text: str, template: float, think: float) -> None:
         ("これは漢字", 2 / 3, 0.0),  # one run of kana, two Han characters
         ("\U00020000\U00030000", 1.0, 0.0),
         ("123 + _ = ?", 0.0, 0.0),
+        # digits and signs of any kind
+        ("①先算，②再加", 1.0, 0.0),
+        ("面积是 10² 平方米", 1.0, 0.0),
+        ("二〇二五年", 1.0, 0.0),
+        ("第 Ⅳ 步，约 ½，４２ ％，25℃，⑴ ㎡ ∑ ≤ → 🙂", 1.0, 0.0),
+        ("x₁ and x₂", 0.0, 1.0),
+        ("the area is 5 m² now", 0.0, 1.0),
+        ("٤٢ ४२ ½ ①", 0.0, 0.0),
+        # letters in another form are letters
+        ("𝑥 and Ａ and ⁿ and ﬁrst", 0.0, 1.0),
+        ("μ and naïve", 0.0, 1 / 3),
+        # marks belong to their word, composed or not
+        ("re\u0301sume\u0301", 0.0, 0.0),
+        ("हिन्दी two", 0.0, 1 / 2),
+        ("算\ufe00", 1.0, 0.0),
         ("", 0.0, 0.0),
     ],
 )
@@ -169,6 +192,11 @@ def test_language_looks_at_the_thinking_alone() -> None:
         ("9**9**9", False),
         ("__import__('os')", False),
         ("", False),
+        ("(7-8÷8)×4", True),
+        ("（7-8/8）*4", True),
+        ("(7−8/8)*4", True),
+        (r"$(7-8\div8)\times4$", True),
+        ("2××4", False),
     ],
 )
 def test_game_of_24(expression: str, right: bool) -> None:
@@ -231,6 +259,55 @@ def test_bad_input() -> None:
         weighted_sum([])
     with pytest.raises(ValueError, match=r"weights must be finite, got \[nan\]"):
         weighted_sum([format_reward], weights=[math.nan])
+    for wrong in ([None], [], [math.nan], ["1"]):
+        with pytest.raises(ValueError, match=r"functions\[1\] must return one finite number per"):
+            weighted_sum([format_reward, lambda completions, wrong=wrong, **_: wrong])([GOOD])
+
+
+def test_wrong_arguments_are_named_without_run_time_annotations() -> None:
+    """The annotations that tests switch on refuse these first; a reader runs without them."""
+    calls = [
+        ("reward.format_reward('one string')", "completions must be a list"),
+        ("reward.think_reward(None)", "completions must be a list"),
+        ("reward.format_reward([{'role': 'assistant', 'content': 'a'}])", "completions must hold"),
+        ("reward.accuracy_reward([{'role': 'a', 'content': 'b'}], answer=['5'])", "completions"),
+        ("reward.format_reward([None])", "completions must hold texts"),
+        ("reward.format_reward([5])", "completions must hold texts"),
+        ("reward.format_reward([['<think>']])", "completions must hold texts"),
+        ("reward.format_reward([[{'content': 5}]])", "completions must hold texts"),
+        ("reward.format_reward([[{'content': ['a']}]])", "completions must hold texts"),
+        ("reward.accuracy_reward(['5'], answer='5')", "answer must be a list"),
+        ("reward.accuracy_reward(['5'], answer=[5])", "answer must hold texts"),
+        ("reward.accuracy_reward(['5'], answer=[None])", "answer must hold texts"),
+        ("reward.language_reward(['5'], language=[['zh']])", "language must be one of"),
+        ("reward.language_reward(['5'], language='zh')", "language must be a list"),
+        ("reward.expression_reward(['5'], numbers=[['4']], target=[4])", "numbers must be lists"),
+        ("reward.expression_reward(['5'], numbers=[4], target=[4])", "numbers must be lists"),
+        ("reward.expression_reward(['5'], numbers=['4'], target=[4])", "numbers must be lists"),
+        ("reward.expression_reward(['5'], numbers=[[0.5]], target=[4])", "numbers must be lists"),
+        ("reward.expression_reward(['5'], numbers=[[True]], target=[1])", "numbers must be lists"),
+        ("reward.expression_reward(['5'], numbers=[[4]], target=['4'])", "target must hold whole"),
+        ("reward.weighted_sum(reward.format_reward)", "functions must be a list"),
+        ("reward.weighted_sum(['format_reward'])", "functions must be a list"),
+        ("reward.weighted_sum([reward.format_reward], weights=['1'])", "weights must be finite"),
+        ("reward.weighted_sum([reward.format_reward], weights=1.0)", "weights must be one per"),
+        ("answers.normalise(5)", "text must be a text, got int 5"),
+        ("answers.parse_number(5)", "text must be a text, got int 5"),
+        ("answers.final_answer(None)", "text must be a text, got NoneType None"),
+        ("answers.same_answer('5', 5)", "reference must be a text, got int 5"),
+        ("arithmetic.evaluate(24)", "expression must be a text, got int"),
+        ("arithmetic.evaluate(None)", "expression must be a text, got NoneType"),
+    ]
+    code = "from dsnotes import answers, arithmetic, reward\n" + "".join(
+        f"try: print('accepted', {call})\n"
+        "except (ValueError, TypeError) as error: print(str(error).splitlines()[0])\n"
+        for call, _ in calls
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(calls), run.stderr
+    for (call, expected), line in zip(calls, lines, strict=True):
+        assert line.startswith(expected), (call, line)
 
 
 # Any text
@@ -283,6 +360,9 @@ def test_any_text_fits_into_the_template(text: str) -> None:
         "<think>" + "a" * 1_000_000 + "</think><answer>" + "9" * 1_000_000 + "</answer>",
         "<think>" + "a'" * 500_000 + "</think><answer>" + "(" * 1_000_000 + "</answer>",
         "<think>" + "{" * 500_000 + "}" * 500_000,
+        "<think>" + "\u0301" * 400_000 + "e\u0301\u0323" * 200_000 + "</think>" + "−" * 1_000_000,
+        "<think>" + "'" * 500_000 + "的'" * 200_000 + "</think>" + "×" * 1_000_000,
+        "<think>a</think>" + "\\left(" * 150_000 + "１" + "）" * 150_000,
     ],
     ids=lambda text: repr(text[:12]),
 )

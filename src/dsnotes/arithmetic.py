@@ -1,8 +1,9 @@
 """Exact value of an arithmetic expression that a stranger wrote, in bounded time and space.
 
-The text is parsed to a syntax tree and only numbers, + - * / ** and brackets are walked; no name is
-ever looked up and nothing is executed. What could take long is refused before it is computed:
-length and nesting before parsing, the size of a number before every product and power.
+The text is brought to one spelling and parsed to a syntax tree, where only numbers, + - * / ** and
+brackets are walked; no name is ever looked up and nothing is executed. What could take long is
+refused before it is computed: length and nesting before parsing, the size of a number before every
+product and power.
 
 No equation of a paper: R1 (arXiv 2501.12948) v1 section 2.2.2 only says that a mathematical answer
 is verified by rules. Values are fractions, so 0.1 + 0.2 is 0.3 and nothing is rounded.
@@ -13,13 +14,18 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from dsnotes.answers import normalise
+
 MAX_LENGTH = 200  # characters
 MAX_DEPTH = 20  # open brackets; the parser itself gives up at about 100, in ways that vary
 MAX_BITS = 256  # of a numerator or denominator
 _ALPHABET = re.compile(r"[0-9+\-*/(). ]+")
-_INTEGER = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)"
-_DECIMAL = re.compile(rf"([+-]?)({_INTEGER}?(?:\.[0-9]+)?)(%?)")
-_RATIO = re.compile(r"([+-]?)(?:\\d?frac\{([0-9]+)\}\{([0-9]+)\}|([0-9]+)/([0-9]+))")
+_SIGNS = {  # blanks keep two signs from becoming a third: 2××3 is no power
+    **dict.fromkeys(("×", "·", "⋅", "∗", "\\times", "\\cdot"), " * "),
+    **dict.fromkeys(("÷", "\\div"), " / "),
+    "^": " ** ",
+}
+_SIGN = re.compile(r"\\[a-z]+|[×·⋅∗÷^]")
 
 
 class Evaluation(NamedTuple):
@@ -29,43 +35,25 @@ class Evaluation(NamedTuple):
     numbers: tuple[Fraction, ...]
 
 
-def parse_number(text: str) -> Fraction | None:
-    r"""The number that a text is, exactly; None when it is not a number and nothing else.
-
-    Decimals, 1,000s, percentages and ratios of whole numbers, written a/b or \frac{a}{b}.
-
-        >>> parse_number("-1,250.50"), parse_number("1e999999999")
-        (Fraction(-2501, 2), None)
-    """
-    text = text.strip().removeprefix("$").removesuffix("$").strip().replace("−", "-")
-    text = text.replace("\\%", "%")
-    if len(text) > MAX_LENGTH:
-        return None
-    if found := _RATIO.fullmatch(text):
-        sign, *parts = found.groups()
-        above, below = (int(part) for part in parts if part is not None)
-        return Fraction(-above if sign == "-" else above, below) if below else None
-    found = _DECIMAL.fullmatch(text)
-    if found is None or not found[2]:
-        return None
-    number = Fraction(found[1] + found[2].replace(",", ""))
-    return number / 100 if found[3] else number
-
-
 def evaluate(expression: str) -> Evaluation:
     """The exact value of `expression` and the numbers that it uses.
 
-    Powers need a whole exponent. ValueError when anything but arithmetic is in it, when it divides
-    by zero, and when it is longer, deeper or larger than `MAX_LENGTH`, `MAX_DEPTH`, `MAX_BITS`.
+    Signs may be those of print and LaTeX (× · ÷ − ^ \\times \\cdot \\div), of full width too, with
+    $…$ around all of it: see `dsnotes.answers.normalise`. Powers need a whole exponent. ValueError
+    when anything but arithmetic is in it, when it divides by zero, and when it is longer, deeper or
+    larger than `MAX_LENGTH`, `MAX_DEPTH`, `MAX_BITS`; TypeError for what is not a text.
 
         >>> evaluate("(7 - 8/8) * 4").value
         Fraction(24, 1)
     """
-    text = expression.strip(" ")
+    if not isinstance(expression, str):
+        raise TypeError(f"expression must be a text, got {type(expression).__name__}")
+    text = normalise(expression)
     if len(text) > MAX_LENGTH:
         raise ValueError(
             f"expression must have at most {MAX_LENGTH} characters, got {len(expression)}"
         )
+    text = " ".join(_SIGN.sub(lambda m: _SIGNS.get(m[0], m[0]), text).split())
     if not _ALPHABET.fullmatch(text):
         raise ValueError(f"expression must consist of numbers and + - * / ** ( ), got {text!r}")
     depth = 0

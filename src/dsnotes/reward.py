@@ -14,37 +14,65 @@ Departures and open points
       in the template of v1 table 1: `format_reward` asks for both, and for nothing besides.
     - The size of the format reward is not published. Here it is 0 or 1; `weighted_sum` scales it.
     - The paper mentions answers in a box and answers in <answer>, not how they relate. Here
-      `final_answer` takes <answer> where there is one, a box otherwise; one answer only counts.
-    - What a word is, is not said. Here: one Han character, or a run of other letters. Digits and
-      signs count neither way; variables and LaTeX commands are Latin words.
+      `dsnotes.answers.final_answer` takes <answer> where there is one, a box otherwise; one answer
+      only counts.
+    - What a word is, is not said. Here: one Han character, or a run of other letters with their
+      marks. Digits and signs of any kind (５ ² ₁ ① Ⅳ ℃) count neither way; 〇 is a Chinese numeral.
+      Variables and LaTeX commands are Latin words, English where their letters are A to Z.
     - A chat template that ends in <think> leaves the tag out of the completion: put it back first.
 """
 
 import math
+import numbers as numeric
 import operator
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-from dsnotes.arithmetic import evaluate, parse_number
+from dsnotes.answers import HAN, final_answer, same_answer
+from dsnotes.arithmetic import evaluate
 
 Completions: TypeAlias = list[str] | list[list[dict[str, Any]]]
 RewardFunction: TypeAlias = Callable[..., list[float]]
 
 _TEMPLATE = re.compile(r"\s*<think>(.*)</think>\s*<answer>(.*)</answer>\s*", re.DOTALL)
 _THINK = re.compile(r"\s*<think>(.*)</think>(.*)", re.DOTALL)
-_BRACE = re.compile(r"\\[{}]|(\\boxed\s*\{)|([{}])")
-_HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(rf"[{_HAN}]|[^\W\d_{_HAN}]+(?:['’][^\W\d_{_HAN}]+)*")
-_LANGUAGES = {"zh": re.compile(rf"[{_HAN}]"), "en": re.compile(r"[A-Za-z'’]+")}
+_ONE_HAN = re.compile(rf"[{HAN}]")
+
+
+class _Kinds(dict[int, str]):
+    """A character to its kind: h Han, a one of A to Z in any form, l other letter, m mark."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        base = unicodedata.normalize("NFKC", character)  # of ⁿ, 𝑥, Ａ
+        category = unicodedata.category(character)[0]
+        kind = " "
+        if _ONE_HAN.match(character):
+            kind = "h"
+        elif category == "L":
+            kind = "h" if _ONE_HAN.match(base) else "a" if base.isascii() else "l"
+        elif category == "M":
+            kind = "m"
+        elif character in "'’＇":
+            kind = "'"
+        self[code] = kind
+        return kind
+
+
+_KINDS = _Kinds()
+_WORD = re.compile(r"h|[al][alm]*(?:'[al][alm]*)*")
+_LANGUAGES = {"zh": re.compile("h"), "en": re.compile("[a']+")}
 
 
 def accuracy_reward(completions: Completions, answer: list[str], **columns: Any) -> list[float]:
     """1.0 where the final answer of a completion equals the reference, else 0.0.
 
-    Equal means the same text up to white space, or the same number: 0.5, 1/2, \\frac{1}{2} and 50%
-    are one, 0.333 and 1/3 are not, and an expression such as 2+3 is no number. See `final_answer`
-    for where the answer is read. ValueError for an empty reference, which silence would match.
+    Equal means the same number, or the same text up to white space: 0.5, 1/2, \\frac12, ５０％ and
+    $50\\%$ are one, 0.333 and 1/3 are not, an expression such as 2+3 is no number, and the only
+    units are percent and dollar. `dsnotes.answers` has the grammar, and says where the answer is
+    read. ValueError for an empty reference, which silence would match.
 
         >>> accuracy_reward(["<think>2+3</think><answer>5.0</answer>"], answer=["5"])
         [1.0]
@@ -54,7 +82,7 @@ def accuracy_reward(completions: Completions, answer: list[str], **columns: Any)
         if not isinstance(reference, str) or not reference.strip():
             raise ValueError(f"answer must hold texts that are not empty, got {reference!r}")
     pairs = zip(texts, answer, strict=True)
-    return [float(_equal(final_answer(text), reference)) for text, reference in pairs]
+    return [float(_right(final_answer(text), reference)) for text, reference in pairs]
 
 
 def format_reward(completions: Completions, **columns: Any) -> list[float]:
@@ -93,10 +121,10 @@ def language_reward(completions: Completions, language: list[str], **columns: An
     texts = _texts(completions, language=language)
     rewards = []
     for text, target in zip(texts, language, strict=True):
-        if target not in _LANGUAGES:
+        if not isinstance(target, str) or target not in _LANGUAGES:
             raise ValueError(f"language must be one of {sorted(_LANGUAGES)}, got {target!r}")
         block = _THINK.fullmatch(text)
-        words = _WORD.findall(block[1]) if block else []
+        words = _WORD.findall(block[1].translate(_KINDS)) if block else []
         hits = sum(_LANGUAGES[target].fullmatch(word) is not None for word in words)
         rewards.append(hits / len(words) if words else 0.0)
     return rewards
@@ -108,14 +136,19 @@ def expression_reward(
     """1.0 where the final answer is an expression of exactly these numbers with this value.
 
     Every one of `numbers` must be used once and no other (the game of 24): otherwise the target
-    itself would be a solution. What `dsnotes.arithmetic.evaluate` refuses earns 0.0.
+    itself would be a solution. What `dsnotes.arithmetic.evaluate` refuses earns 0.0. ValueError for
+    numbers or a target that are not whole numbers, texts of them included.
 
-        >>> expression_reward(["<answer>(7-8/8)*4</answer>"], numbers=[[4, 7, 8, 8]], target=[24])
+        >>> expression_reward(["<answer>(7-8÷8)×4</answer>"], numbers=[[4, 7, 8, 8]], target=[24])
         [1.0]
     """
     texts = _texts(completions, numbers=numbers, target=target)
     rewards = []
     for text, given, wanted in zip(texts, numbers, target, strict=True):
+        if not isinstance(given, Sequence) or not all(map(_whole, given)):
+            raise ValueError(f"numbers must be lists of whole numbers, got {given!r}")
+        if not _whole(wanted):
+            raise ValueError(f"target must hold whole numbers, got {wanted!r}")
         try:
             found = evaluate(final_answer(text) or "")
         except ValueError:
@@ -130,74 +163,46 @@ def weighted_sum(
 ) -> RewardFunction:
     """One reward function, the weighted sum of several; weights 1.0 unless given (R1 v2 eq 4).
 
-    Each function takes its columns by name and leaves the others alone. ValueError for no function,
-    and when a weight is missing or not finite.
+    Each function takes its columns by name and leaves the others alone. TypeError for what is no
+    function, ValueError for no function, for a weight that is missing or not a finite number, and,
+    when called, for a function that does not return one finite number per completion.
 
         >>> weighted_sum([accuracy_reward, format_reward])(["<answer>5</answer>"], answer=["5"])
         [1.0]
     """
-    weights = [1.0] * len(functions) if weights is None else list(weights)
+    if not isinstance(functions, Sequence) or not all(map(callable, functions)):
+        raise TypeError(f"functions must be a list of reward functions, got {functions!r}")
+    weights = [1.0] * len(functions) if weights is None else weights
     if not functions:
         raise ValueError("functions must hold at least one reward function, got none")
-    if len(weights) != len(functions):
+    if not isinstance(weights, Sequence) or len(weights) != len(functions):
         raise ValueError(f"weights must be one per function ({len(functions)}), got {weights}")
-    if not all(math.isfinite(weight) for weight in weights):
+    if not all(map(_finite, weights)):
         raise ValueError(f"weights must be finite, got {weights}")
 
     def weighted(completions: Completions, **columns: Any) -> list[float]:
         parts = [function(completions, **columns) for function in functions]
+        for i, values in enumerate(parts):
+            if len(values) != len(completions) or not all(map(_finite, values)):
+                raise ValueError(
+                    f"functions[{i}] must return one finite number per completion "
+                    f"({len(completions)}), got {values!r:.80}"
+                )
         return [sum(map(operator.mul, weights, values)) for values in zip(*parts, strict=True)]
 
     return weighted
 
 
-def final_answer(text: str) -> str | None:
-    r"""The one final answer of a completion; None when it gives none, or more than one.
-
-    Read after the last </think>, so that the thinking may mention anything; a <think> that is never
-    closed has no answer. There it is the content of the <answer> block, of which there must be one,
-    else the content of \boxed{...}, else all of it. Boxes may repeat one content, not differ.
-
-        >>> final_answer(r"<think>\boxed{4}?</think> So \boxed{\frac{1}{2}}.")
-        '\\frac{1}{2}'
-    """
-    rest = text.rpartition("</think>")[2]
-    if "<think>" in rest:
-        return None
-    tags = rest.count("<answer>"), rest.count("</answer>")
-    if tags != (0, 0):
-        start, end = rest.find("<answer>"), rest.find("</answer>")
-        if tags != (1, 1) or end < start:
-            return None
-        rest = rest[start + len("<answer>") : end]
-    boxes = set(_boxes(rest))
-    if len(boxes) > 1:
-        return None
-    return (boxes.pop() if boxes else rest).strip()
+def _right(found: str | None, reference: str) -> bool:
+    return found is not None and same_answer(found, reference)
 
 
-def _equal(found: str | None, reference: str) -> bool:
-    if found is None:
-        return False
-    if found.split() == reference.split():
-        return True
-    number = parse_number(found)
-    return number is not None and number == parse_number(reference)
+def _whole(value: object) -> bool:
+    return isinstance(value, numeric.Integral) and not isinstance(value, bool)
 
 
-def _boxes(text: str) -> list[str]:
-    """Contents of the outermost \\boxed{...}, braces balanced, in one pass."""
-    found, opened, start = [], [], None  # opened: for each open brace, whether it opens that box
-    for brace in _BRACE.finditer(text):
-        if brace[1] and start is None:
-            start = brace.end()
-            opened.append(True)
-        elif brace[1] or brace[2] == "{":
-            opened.append(False)
-        elif brace[2] == "}" and opened and opened.pop():
-            found.append(text[start : brace.start()].strip())
-            start = None
-    return found
+def _finite(value: object) -> bool:
+    return isinstance(value, numeric.Real) and math.isfinite(value)
 
 
 def _kept(text: str, pattern: re.Pattern[str], tags: tuple[str, ...]) -> bool:
@@ -210,6 +215,10 @@ def _kept(text: str, pattern: re.Pattern[str], tags: tuple[str, ...]) -> bool:
 
 def _texts(completions: Completions, **columns: list[Any]) -> list[str]:
     """The text of each completion, plain or conversational; columns must be as many."""
+    if not isinstance(completions, list | tuple):
+        raise TypeError(
+            f"completions must be a list, one entry each, got {type(completions).__name__}"
+        )
     for name, values in columns.items():
         if not isinstance(values, list) or len(values) != len(completions):
             got = f"{len(values)}" if isinstance(values, list) else repr(values)
@@ -223,7 +232,14 @@ def _text(completion: str | list[dict[str, Any]]) -> str:
     """A completion itself, or what its last message says; "" for a message without text."""
     if isinstance(completion, str):
         return completion
-    content = completion[-1].get("content") if completion else None
-    if isinstance(content, list):  # parts, as multimodal chat templates have them
-        return "".join(part.get("text") or "" for part in content)
-    return content or ""
+    if isinstance(completion, list) and all(isinstance(message, dict) for message in completion):
+        content = completion[-1].get("content") if completion else None
+        if isinstance(content, str) or content is None:
+            return content or ""
+        if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+            # parts, as multimodal chat templates have them
+            return "".join(part.get("text") or "" for part in content)
+    raise TypeError(
+        "completions must hold texts, or lists of messages with a text as content, got "
+        f"{completion!r:.80}"
+    )

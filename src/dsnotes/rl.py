@@ -26,16 +26,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from dsnotes import shellgame
+from dsnotes.answers import final_answer
 from dsnotes.grpo import Variant, group_advantages, grpo_loss
 from dsnotes.learner import Learner
 from dsnotes.model import DeepSeek
-from dsnotes.reward import (
-    RewardFunction,
-    accuracy_reward,
-    final_answer,
-    format_reward,
-    weighted_sum,
-)
+from dsnotes.reward import RewardFunction, accuracy_reward, format_reward, weighted_sum
 from dsnotes.rl_setting import Setting
 from dsnotes.rollout import Rollout, completion_log_probs, sample
 from dsnotes.shellgame import Problems, Script
