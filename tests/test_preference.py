@@ -1,6 +1,8 @@
 """preference: the Bradley-Terry loss against its definition, the scalar head, padding, learning."""
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -155,6 +157,60 @@ def test_bad_input() -> None:
             model(tokens, lengths=torch.tensor(lengths))
     with pytest.raises(ValueError, match="chosen must hold at least one score, got none"):
         bradley_terry_loss(torch.zeros(0), torch.zeros(0))
+
+
+def test_wrong_shapes_are_named_without_run_time_annotations() -> None:
+    """The annotations that tests switch on refuse these first; a reader runs without them."""
+    calls = [
+        ("bradley_terry_loss(torch.zeros(3, 1), torch.zeros(3))", "chosen and rejected must be"),
+        ("bradley_terry_loss(torch.zeros(3, 1), torch.zeros(3, 1))", "chosen and rejected must"),
+        ("bradley_terry_loss(torch.zeros(1), torch.zeros(3))", "chosen and rejected must be"),
+        ("bradley_terry_loss(torch.tensor(1.), torch.tensor(1.))", "chosen and rejected must be"),
+        ("bradley_terry_loss(torch.tensor([1]), torch.tensor([0]))", "chosen must be a tensor of"),
+        ("bradley_terry_loss(torch.zeros(1), [0.0])", "rejected must be a tensor of floats, got"),
+        ("preference_probability(torch.zeros(3, 1), torch.zeros(3))", "chosen and rejected must"),
+        ("preference_probability(1.0, 2.0)", "chosen must be a tensor of floats, got float"),
+        ("model(tokens, lengths=torch.tensor([3]))", "lengths must be one per sequence (2,)"),
+        ("model(tokens[:1], lengths=torch.tensor([3, 2]))", "lengths must be one per sequence"),
+        ("model(tokens, lengths=torch.tensor([[3], [2]]))", "lengths must be one per sequence"),
+        ("model(tokens, lengths=torch.tensor([3.0, 2.0]))", "lengths must hold whole numbers"),
+        ("model(tokens, lengths=torch.tensor([True, True]))", "lengths must hold whole numbers"),
+        ("model(tokens[0], lengths=torch.tensor([3]))", "tokens must be (batch, seq), not empty"),
+        ("model(tokens[:0], lengths=torch.tensor([]))", "tokens must be (batch, seq), not empty"),
+        ("RewardModel(torch.nn.Linear(2, 2))", "model must be a DeepSeek, got Linear"),
+    ]
+    code = (
+        "import torch; from dsnotes.config import TINY; from dsnotes.model import DeepSeek\n"
+        "from dsnotes.preference import *\n"
+        "model, tokens = RewardModel(DeepSeek(TINY)), torch.zeros(2, 4, dtype=torch.long)\n"
+    ) + "".join(
+        f"try: print('accepted', {call})\n"
+        "except (ValueError, TypeError) as error: print(str(error).splitlines()[0])\n"
+        for call, _ in calls
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    lines = run.stdout.splitlines()
+    assert len(lines) == len(calls), run.stderr
+    for (call, expected), line in zip(calls, lines, strict=True):
+        assert line.startswith(expected), (call, line)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_any_finite_scores_have_the_loss_of_float64(dtype: torch.dtype) -> None:
+    """60000 - -60000 is more than float16 holds; the loss of the pair is 120000 all the same."""
+    top = min(torch.finfo(dtype).max, 1e38) * 0.9
+    values = torch.tensor([top, -top, 0.0, 1.0, -3.5, torch.finfo(dtype).tiny], dtype=dtype)
+    chosen, rejected = (x.flatten() for x in torch.meshgrid(values, values, indexing="ij"))
+    for c, r in zip(chosen, rejected, strict=True):
+        c, r = c[None].clone().requires_grad_(), r[None].clone().requires_grad_()
+        loss = bradley_terry_loss(c, r)
+        loss.backward()
+        d = r.detach().double() - c.detach().double()
+        assert loss.item() == pytest.approx(F.softplus(d).item(), rel=1e-6)
+        slope = torch.sigmoid(d).item()
+        precision = max(torch.finfo(dtype).eps, 1e-6)
+        assert c.grad.item() == pytest.approx(-slope, rel=precision, abs=1e-7)
+        assert r.grad.item() == pytest.approx(slope, rel=precision, abs=1e-7)
 
 
 def test_same_loss_as_cross_entropy_over_the_pair() -> None:

@@ -4,11 +4,15 @@ It is what scores answers that no rule can check. Only differences of its scores
 probability that one answer is preferred to another is the sigmoid of the difference.
 
 Equations
-    Bradley-Terry model: P(chosen > rejected) = sigmoid(r_chosen - r_rejected), and its negative
-        log-likelihood as loss. V3 (arXiv 2412.19437) section 5.2.1 and R1 (arXiv 2501.12948) v2
-        section 3.1 use reward models; R1 says "pairwise loss" and prints no formula, V3 no loss.
+    Bradley-Terry model (Biometrika 39, 1952)
+        P(chosen > rejected) = sigmoid(r_chosen - r_rejected)
+    Its negative log-likelihood, the loss of reward models since Ouyang et al. (arXiv 2203.02155)
+        eq 1. R1 (arXiv 2501.12948) v2 section 3.1 calls the loss of its helpful reward model
+        pairwise and prints no formula; V3 (arXiv 2412.19437) section 5.2.1 names no loss.
 
 Departures and open points
+    - R1 has two reward models. Its safety model is trained point-wise, each response labelled safe
+      or unsafe (v2 section 3.1), again without a formula. It is not here.
     - R1 v2 eq 5 prints RM_helpful(A, B), two responses as input. A score per response is what the
       scalar head that it describes can give, and what a policy is trained with: so it is here.
     - Sizes and learning rate of V3's reward models are not published.
@@ -37,6 +41,8 @@ class RewardModel(nn.Module):
 
     def __init__(self, model: DeepSeek) -> None:
         super().__init__()
+        if not isinstance(model, DeepSeek):
+            raise TypeError(f"model must be a DeepSeek, got {type(model).__name__}")
         self.model = copy.deepcopy(model.model)
         weight = model.lm_head.weight
         self.score = nn.Linear(
@@ -50,15 +56,27 @@ class RewardModel(nn.Module):
         """r: one score per sequence (prompt and answer), read at its last token.
 
         `lengths` counts the tokens of each; what follows is padding and changes nothing, since a
-        token sees only those before it. ValueError for a length outside 1 to seq.
+        token sees only those before it. ValueError for other shapes, and for a length outside 1 to
+        seq; TypeError for lengths that are not whole numbers.
         """
+        if tokens.ndim != 2 or tokens.numel() == 0:
+            raise ValueError(
+                f"tokens must be (batch, seq), not empty, got shape {tuple(tokens.shape)}"
+            )
+        if lengths.shape != tokens.shape[:1]:
+            raise ValueError(
+                f"lengths must be one per sequence ({len(tokens)},), got shape "
+                f"{tuple(lengths.shape)}"
+            )
+        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
+            raise TypeError(f"lengths must hold whole numbers, got dtype {lengths.dtype}")
         if lengths.min() < 1 or lengths.max() > tokens.shape[1]:
             raise ValueError(
                 f"lengths must lie in 1 to {tokens.shape[1]}, got {int(lengths.min())} to "
                 f"{int(lengths.max())}"
             )
         hidden = self.model(tokens)
-        last = hidden[torch.arange(len(tokens), device=tokens.device), lengths - 1]
+        last = hidden[torch.arange(len(tokens), device=tokens.device), lengths.long() - 1]
         r: Tensor = self.score(self.model.norm(last))[:, 0]
         return r
 
@@ -68,9 +86,12 @@ def preference_probability(
 ) -> Float[Tensor, " pairs"]:
     """P(chosen > rejected) = sigmoid(r_chosen - r_rejected) of the Bradley-Terry model.
 
-    >>> preference_probability(torch.tensor([2.0]), torch.tensor([2.0]))
-    tensor([0.5000])
+    ValueError unless both are (pairs,) alike, with at least one; TypeError for what is no float.
+
+        >>> preference_probability(torch.tensor([2.0]), torch.tensor([2.0]))
+        tensor([0.5000])
     """
+    _check_pairs(chosen, rejected)
     return (chosen - rejected).sigmoid()
 
 
@@ -79,11 +100,27 @@ def bradley_terry_loss(
 ) -> Float[Tensor, ""]:
     """Mean over the pairs of -log sigmoid(r_chosen - r_rejected), in nats; ln 2 for equal scores.
 
-    ValueError for no pairs at all.
+    Computed, and returned, in float32 or wider.
+    ValueError unless both are (pairs,) alike, with at least one pair: scores (pairs, 1), as a head
+    gives them, would be compared all with all. TypeError for what is no float.
 
         >>> bradley_terry_loss(torch.tensor([0.0]), torch.tensor([0.0]))
         tensor(0.6931)
     """
+    _check_pairs(chosen, rejected)
+    wide = torch.promote_types(chosen.dtype, torch.float32)  # 60000 - -60000 is inf in float16
+    return F.softplus(rejected.to(wide) - chosen.to(wide)).mean()  # -log sigmoid(x)
+
+
+def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
+    for name, scores in (("chosen", chosen), ("rejected", rejected)):
+        if not isinstance(scores, Tensor) or not scores.is_floating_point():
+            got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
+            raise TypeError(f"{name} must be a tensor of floats, got {got}")
+    if chosen.ndim != 1 or chosen.shape != rejected.shape:
+        raise ValueError(
+            f"chosen and rejected must be (pairs,) alike, got shapes {tuple(chosen.shape)} and "
+            f"{tuple(rejected.shape)}"
+        )
     if len(chosen) == 0:
         raise ValueError("chosen must hold at least one score, got none")
-    return F.softplus(rejected - chosen).mean()  # -log sigmoid(x), without overflow
