@@ -1,0 +1,124 @@
+"""Policies that chase a reward model or a rule, on eight seeds, with equal numbers of pairs.
+
+    python experiments/reward.py                    # about 5 minutes on one idle CPU core
+
+Every seed has its own base policy, judge and pairs; all its variants start from that base:
+    few       a reward model of 1,000 pairs
+    even      the same number, both answers of a pair equally long
+    many      a reward model of ten times as many
+    recall    a rule that forgot what must not be there
+    rule      the quality itself
+"""
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from dsnotes import __version__
+from dsnotes.keypoints import (
+    LONGEST,
+    agreement,
+    base_policy,
+    chase,
+    fit_reward_model,
+    judged_pairs,
+    lengths,
+    new_prompts,
+    quality,
+    recall,
+    respond,
+    written,
+)
+
+OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "reward.json"
+SEEDS = range(8)
+QUESTIONS = 18_000  # for the judge; about a tenth of its pairs are equally long
+FEW, MANY, NEW, FRESH = 1_000, 10_000, 2_000, 500
+STEPS = 60
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    return torch.corrcoef(torch.stack([a.float(), b.float()]))[0, 1].item()
+
+
+def run(seed: int) -> list[dict[str, Any]]:
+    """All variants of one seed, as plain data."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    base = base_policy(seed=seed)
+    chosen, rejected = judged_pairs(base, QUESTIONS, generator=generator)
+    even = lengths(chosen) == lengths(rejected)
+    new = judged_pairs(base, NEW, generator=generator)
+    fresh = new_prompts(FRESH, generator=generator)
+    starts = respond(base, fresh, generator=generator)
+    sets = {
+        "few": (chosen[:FEW], rejected[:FEW]),
+        "even": (chosen[even][:FEW], rejected[even][:FEW]),
+        "many": (chosen[:MANY], rejected[:MANY]),
+    }
+    found = []
+    for name in (*sets, "recall", "rule"):
+        entry: dict[str, Any] = {"variant": name, "seed": seed}
+        if name in sets:
+            model = fit_reward_model(base, *sets[name], generator=generator)
+
+            def reward(tokens: Tensor, model=model) -> Tensor:
+                return model(tokens, lengths=lengths(tokens))
+
+            entry |= {"pairs": len(sets[name][0]), "agreement": agreement(model, *new)}
+        else:
+            reward = recall if name == "recall" else quality
+        policy, history = chase(base, reward, generator=generator, steps=STEPS)
+        ends = respond(policy, fresh, generator=generator)
+        before, after = reward(starts), reward(ends)
+        entry |= {
+            "before": quality(starts).mean().item(),
+            "after": quality(ends).mean().item(),
+            "rise": ((after.mean() - before.mean()) / before.std()).item(),
+            "score_quality": correlation(before, quality(starts)),
+            "length_score": correlation(lengths(starts), before),
+            "longest": (written(ends).sum(dim=1) == LONGEST).float().mean().item(),
+        }
+        found.append({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()})
+        r, q = zip(*history, strict=True)
+        mean, std = before.mean().item(), before.std().item()
+        found[-1] |= {
+            "reward_curve": [round((x - mean) / std, 3) for x in r],
+            "quality_curve": [round(x, 3) for x in q],
+        }
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    start, cpu = time.time(), time.process_time()
+    runs = [entry for seed in tqdm(args.seeds, desc="seeds") for entry in run(seed)]
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "minutes": round((time.time() - start) / 60, 1),
+        "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+        "versions": {
+            "dsnotes": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "setting": {"few": FEW, "many": MANY, "steps": STEPS, "fresh": FRESH},
+        "runs": runs,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()
