@@ -96,19 +96,6 @@ def test_transfer_time_lengthens_the_step() -> None:
     assert slow > quick
 
 
-def test_where_the_formulas_stop_being_exact() -> None:
-    """ZB1P is exact while W <= I; DualPipe then idles no more than V3 table 2, beyond it more."""
-    for forward, backward_input, weight in ((1, 1.5, 0.5), (1, 1.2, 0.8), (1.13, 1.51, 0.48)):
-        durations = Durations(forward, backward_input, weight)
-        zb1p = simulate(SCHEDULES["ZB1P"](8, 24), durations)
-        assert max(zb1p.idle) == pytest.approx(formula("ZB1P", 8, durations).bubble)
-        bound = formula("DualPipe", 8, durations).bubble
-        assert max(simulate(dualpipe(8, 24), durations).idle) < bound
-    assert max(simulate(dualpipe(8, 20), Durations(1, 1.5, 0.5)).idle) == 9.5  # the formula: 10.5
-    late = Durations(1, 0.8, 1.2)
-    assert max(simulate(dualpipe(8, 24), late).idle) > formula("DualPipe", 8, late).bubble
-
-
 def test_hidden_communication_is_what_dualpipe_gains_by() -> None:
     def fraction(name: str, hidden: float) -> float:
         durations = Durations.with_all_to_all(1, 1, 1, comm=1, hidden=hidden)

@@ -3,6 +3,7 @@
     actions    the vocabulary: forward, backward and its two parts, overlapped pair, schedule
     schedule   who does what after what: 1F1B, ZB1P, DualPipe and DualPipeV
     timeline   when each action runs, idle time, live activations, and the formulas of the paper
+    bubble     idle times in closed form, where the formulas of the paper do not hold too
     draw       both, and the trace of a real run, as a figure
     split      the backward pass cut in two: gradients of inputs now, of weights later
     channels   the messages between ranks
@@ -12,5 +13,5 @@
     engine     the same step on torch's own schedule, the one to use in earnest
     __main__   one step under torchrun
 
-The first four need no torch.
+The first five need no torch.
 """

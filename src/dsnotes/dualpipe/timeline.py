@@ -221,6 +221,9 @@ class Formula(NamedTuple):
 def formula(name: str, num_stages: int, durations: Durations | None = None) -> Formula:
     """What V3 table 2 gives for a pipeline of PP = `num_stages` stages (communication not counted).
 
+    The table names no condition. Its bubble is that of the simulated run for 1F1B always, for ZB1P
+    while W <= F and W <= I, and on the middle ranks of DualPipe and DualPipeV where F = I >= W and
+    F&B >= B; `bubble.idle_times` has the other cases and the other ranks.
     Raises ValueError for a name that is not in `SCHEDULES` or, for the last two, an odd PP.
 
         >>> formula("ZB1P", 8), formula("DualPipe", 8)[:3]
