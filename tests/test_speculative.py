@@ -105,8 +105,8 @@ def test_trap_5_rejected_drafts_drawn_again_from_p() -> None:
 
 
 def test_trap_5_bonus_token() -> None:
-    """All accepted: one more token, from p behind the last draft; without it a step gains p, not
-    1 + p, tokens."""
+    """All accepted: one more token, from p behind the last draft; without it a step gains a, not
+    1 + a, tokens."""
     p = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.1, 0.9]])
     n = 20_000
     drafts = torch.randint(2, (n, 1))
@@ -247,7 +247,7 @@ def test_one_new_token_needs_no_step() -> None:
 
 
 def test_expected_tokens_per_step() -> None:
-    """1 + p for one draft: the published 85 to 90 % would give 1.85 to 1.90."""
+    """1 + a for one draft: the published 85 to 90 % would give 1.85 to 1.90."""
     assert expected_tokens_per_step(0.85) == 1.85
     assert expected_tokens_per_step(0.9) == 1.9
     assert expected_tokens_per_step(1.0, depth=3) == 4
@@ -271,7 +271,8 @@ def test_teacher_forced_acceptance_term_by_term() -> None:
 def test_acceptance_of_a_trained_model() -> None:
     """Counting with jumps: the drafter knows as much as the model, so nearly every draft is taken.
 
-    Sampled text and teacher-forced text of the same language agree, and tokens per step are 1 + p.
+    Sampled text and teacher-forced text of the same language agree. With one draft, tokens per
+    step are 1 + a by definition: the last line but one checks the two counters, nothing else.
     """
     model = trained()
     text = counting(sequences=64, seq_len=40, vocab_size=16, jump=0.3, seed=9)
@@ -283,6 +284,23 @@ def test_acceptance_of_a_trained_model() -> None:
     assert found.tokens_per_step == pytest.approx(expected_tokens_per_step(found.acceptance_rate))
     jumps = (found.tokens.diff(dim=1) % 16 != 1).double().mean().item()
     assert jumps == pytest.approx(0.3 * 15 / 16, abs=0.04)  # it does speak the language
+
+
+def test_tokens_per_step_of_two_drafts_follow_from_the_overlaps() -> None:
+    """1 + a_1 + a_1 a_2, with the overlaps of p and q along the text that was written.
+
+    An estimate, for a_2 is a mean over all places and not only over those behind an accepted draft.
+    """
+    model = build(2)
+    found = speculate(
+        model, torch.randint(4, (400, 3)), max_new_tokens=40, temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    first, second = teacher_forced_acceptance(model, found.tokens).tolist()
+    assert 0.2 < first < 0.95
+    steps = found.accepted[found.accepted >= 0]
+    assert (steps >= 1).double().mean().item() == pytest.approx(first, abs=0.02)
+    assert found.tokens_per_step == pytest.approx(1 + first + first * second, abs=0.03)
 
 
 # Bad input

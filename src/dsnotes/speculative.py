@@ -4,17 +4,21 @@ A step drafts D tokens with the modules and runs the main model once over the la
 drafts; it keeps the drafts up to the first one refused and adds one token of its own. The text is
 distributed exactly as without drafts: what is kept or drawn again is chosen so that it cancels out.
 
+Sources
+    Leviathan et al. (arXiv 2211.17192) and Chen et al. (arXiv 2302.01318): the rule of acceptance
+    V3 (arXiv 2412.19437) section 5.4.3: D = 1, acceptance rate 0.85 to 0.90, speed-up 1.8
+
 Equations (q: what a draft is drawn from, p: the model's own distribution at the same place)
     accept a draft v with probability min(1, p(v) / q(v)), so all in all sum_v min(p(v), q(v))
     otherwise draw from norm(max(0, p - q)); all accepted: the bonus token, from the next p
     why: q(v) min(1, p(v) / q(v)) + max(0, p(v) - q(v)) = p(v), and the weight of the residual,
         sum_v max(0, p - q), is the probability of refusal
-    tokens per step 1 + a + ... + a^D at acceptance rate a; V3 (arXiv 2412.19437) section 5.4.3:
-        D = 1, a = 0.85 to 0.90, measured speed-up 1.8
+    tokens per step 1 + a_1 + a_1 a_2 + ... where depth k accepts with probability a_k, given those
+        before it; for D = 1 a definition, 1 + a
 
 Departures
-    - V3 does not say how it drafts and checks beyond that. With temperature 0 both distributions
-      are one-hot, and the rule becomes: accept if equal.
+    - V3 names the framework, but neither the rule nor how the rate was measured. With temperature 0
+      both distributions are one-hot, and the rule becomes: accept if equal.
     - Equal in exact arithmetic. A step over D + 1 tokens sums in another order than D + 1 steps, so
       that in low precision two nearly equal logits may change places.
     - The final hidden states of all positions are kept, for the sake of plain code; those of the
