@@ -68,7 +68,7 @@ def test_data_is_found_in_a_checkout_and_nothing_else_is() -> None:
     from dsnotes.data import find
 
     assert find("runs/moe.json").is_file()
-    with pytest.raises(FileNotFoundError, match="runs/none.json"):
+    with pytest.raises(FileNotFoundError, match=r"runs/none\.json"):
         find("runs/none.json")
     for name in ("../../README.md", str(ROOT / "README.md")):
         with pytest.raises(ValueError, match="leads out of the data"):
