@@ -1,7 +1,9 @@
 """checkpoint: the released layout written and read, FP8 weights, names and counts of V3, errors."""
 
 import json
+import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from dsnotes.fp8_linear import QUANTIZED_LINEARS
 from dsnotes.model import DeepSeek
 from dsnotes.mtp import add_modules, predict
 from dsnotes.params import released_stored
+from dsnotes.shards import SINGLE
 
 # Attention matrices with edge blocks: 150 rows are a block and 22 rows.
 SMALL = replace(
@@ -242,8 +245,287 @@ def test_index_and_files_must_agree(model: DeepSeek, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{file.name} disagree on stray"):
         load(tmp_path)
     file.unlink()
-    with pytest.raises(ValueError, match=f"lists {file.name}, which .* does not hold"):
+    with pytest.raises(ValueError, match=f"does not hold {file.name}, or not as a file"):
         load(tmp_path)
+
+
+# Files of others
+
+
+FP8_WEIGHT = "model.layers.0.self_attn.o_proj.weight"
+
+
+def single(model: DeepSeek, folder: Path) -> Path:
+    """The checkpoint as one model.safetensors without an index."""
+    save(model, folder)
+    (folder / INDEX).unlink()
+    (shard,) = folder.glob("*.safetensors")
+    return shard.rename(folder / SINGLE)
+
+
+def same(a: DeepSeek, b: DeepSeek) -> bool:
+    other = b.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in a.state_dict().items())
+
+
+def test_one_file_without_an_index(model: DeepSeek, tmp_path: Path) -> None:
+    single(model, tmp_path)
+    assert same(load(tmp_path), model)
+
+
+def test_links_into_a_cache_are_followed(model: DeepSeek, tmp_path: Path) -> None:
+    """A download cache keeps the files apart, and in the snapshot links to them."""
+    save(model, tmp_path / "blobs", shard_bytes=100_000)
+    snapshot = tmp_path / "snapshots" / "main"
+    snapshot.mkdir(parents=True)
+    for i, file in enumerate(sorted((tmp_path / "blobs").iterdir())):
+        (snapshot / file.name).symlink_to(Path("..", "..", "blobs", f"{i:064}"))
+        file.rename(tmp_path / "blobs" / f"{i:064}")
+    assert same(load(snapshot), model)
+
+
+def test_saving_over_links_leaves_what_they_lead_to(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    for file in (tmp_path / "a").iterdir():
+        (tmp_path / "b" / file.name).symlink_to(file)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()}
+    other = add_modules(DeepSeek(SMALL)).requires_grad_(False)
+    save(other, tmp_path / "b")
+    assert {file.name: file.read_bytes() for file in (tmp_path / "a").iterdir()} == before
+    assert same(load(tmp_path / "b"), other)
+
+
+def test_saving_again_leaves_no_old_shards(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path, shard_bytes=100_000)
+    (tmp_path / SINGLE).write_bytes(b"")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    save(model, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "config.json", "model-00001-of-00001.safetensors", INDEX, "tokenizer.json",
+    ]  # fmt: skip
+    assert same(load(tmp_path), model)
+
+
+def test_two_checkpoints_in_one_folder(model: DeepSeek, tmp_path: Path) -> None:
+    """transformers would read the one file, others the index."""
+    save(model, tmp_path)
+    save_file({"model.norm.weight": torch.ones(150)}, tmp_path / SINGLE)
+    with pytest.raises(
+        ValueError, match=r"holds two checkpoints, model\.safetensors and the files"
+    ):
+        load(tmp_path)
+
+
+def test_an_empty_folder(model: DeepSeek, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        load(tmp_path)
+    single(model, tmp_path).unlink()
+    with pytest.raises(
+        ValueError, match=r"must hold model\.safetensors\.index\.json or model\.safe"
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "is a Git LFS"),
+        (lambda b: b"", r"\(0 bytes\) is no safetensors file, or it was cut short"),
+        (lambda b: b[:5], r"\(5 bytes\) is no safetensors file"),
+        (lambda b: b[:2000], r"\(2000 bytes\) is no safetensors file"),
+        (lambda b: b[:-1], "is no safetensors file, or it was cut short"),
+        (lambda b: b + b"0", "is no safetensors file"),
+        (lambda b: b"\xff" * 999, "is no safetensors file"),
+        (lambda b: b"<!DOCTYPE html><html>404</html>", "is no safetensors file"),
+        (lambda b: b.replace(b'"F32"', b'"X32"'), "is no safetensors file"),
+        (lambda b: b.replace(b'"data_offsets":[0,', b'"data_offsets":[9,', 1), "is no safeten"),
+        (lambda b: (2**63).to_bytes(8, "little") + b[8:], "is no safetensors file"),
+    ],
+    ids=["pointer", "empty", "5 bytes", "header cut", "cut", "longer", "noise", "web page",
+         "unknown type", "hole", "huge header"],
+)  # fmt: skip
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_damaged_shard_is_named(
+    model: DeepSeek,
+    tmp_path: Path,
+    damage: Callable[[bytes], bytes],
+    message: str,
+    indexed: bool,
+) -> None:
+    if indexed:
+        save(model, tmp_path, shard_bytes=100_000)
+        file = sorted(tmp_path.glob("*.safetensors"))[3]
+    else:
+        file = single(model, tmp_path)
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=f"{file.name} .*{message}|{file.name} {message}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling link", "device"])
+def test_a_shard_that_is_no_file(model: DeepSeek, tmp_path: Path, kind: str) -> None:
+    """A pipe would be waited for, a device read for ever."""
+    save(model, tmp_path)
+    (file,) = tmp_path.glob("*.safetensors")
+    file.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(file)
+        case "folder":
+            file.mkdir()
+        case "dangling link":
+            file.symlink_to("gone")
+        case "device":
+            file.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=f"does not hold {file.name}, or not as a file"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer"),
+        ("{", "is not JSON"),
+        ("[]", "must hold a JSON object, got list"),
+        ("{}", 'must hold an object "weight_map", got None'),
+        ('{"weight_map": []}', r'must hold an object "weight_map", got \[\]'),
+        ('{"weight_map": {"a": null}}', "must name a file of its own folder for a, got None"),
+        ('{"weight_map": {"a": ["b"]}}', "must name a file of its own folder for a, got"),
+        ('{"weight_map": {"a": ""}}', "must name a file of its own folder for a, got ''"),
+        ('{"weight_map": {"a": ".."}}', "must name a file of its own folder for a, got '..'"),
+        ('{"weight_map": {"a": "../out/x.safetensors"}}', "must name a file of its own folder"),
+        ('{"weight_map": {"a": "/etc/passwd"}}', "must name a file of its own folder"),
+        ('{"weight_map": {"a": "sub/x.safetensors"}}', "must name a file of its own folder"),
+        ('{"weight_map": {"a": "..\\\\x.safetensors"}}', "must name a file of its own folder"),
+        ('{"weight_map": {"a": "C:x.safetensors"}}', "must name a file of its own folder"),
+        ('{"weight_map": {"a": "\\u0000"}}', "does not hold"),
+        ('{"weight_map": {"a": "' + "x" * 5000 + '"}}', "cannot be read: .* too long"),
+        ('{"weight_map": {}}', "checkpoint lacks"),
+    ],
+)
+def test_a_malformed_index(model: DeepSeek, tmp_path: Path, content: str, message: str) -> None:
+    save(model, tmp_path / "in")
+    save(model, tmp_path / "out")
+    (tmp_path / "in" / INDEX).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool, torch.complex64,
+     torch.float8_e5m2, torch.float8_e8m0fnu],
+    ids=str,
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.norm.weight", FP8_WEIGHT])
+def test_weights_that_are_no_floats(
+    model: DeepSeek, tmp_path: Path, dtype: torch.dtype, name: str
+) -> None:
+    save(model, tmp_path)
+    edit(tmp_path, name, model.state_dict()[name].to(dtype))
+    with pytest.raises(ValueError, match=rf"{name} must hold floats, got {dtype}"):
+        load(tmp_path)
+
+
+def test_a_vector_in_fp8_has_no_blocks(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path)
+    edit(tmp_path, "model.norm.weight", torch.ones(150).to(torch.float8_e4m3fn))
+    edit(tmp_path, "model.norm.weight_scale_inv", torch.ones(2))
+    with pytest.raises(
+        ValueError, match=r"model\.norm\.weight must hold floats, got torch.float8_e4"
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (torch.tensor([[1.0], [torch.nan]]), "must hold finite numbers of at least 0"),
+        (torch.tensor([[1.0], [torch.inf]]), "must hold finite numbers of at least 0"),
+        (torch.tensor([[1.0], [-1.0]]), "must hold finite numbers of at least 0"),
+        (
+            torch.tensor([[127], [255]], dtype=torch.uint8).view(torch.float8_e8m0fnu),
+            "must hold fi",
+        ),
+        (torch.ones(2, 1, dtype=torch.int32), "must hold floats or UE8M0, got torch.int32"),
+        (torch.ones(2, 1, dtype=torch.complex64), "must hold floats or UE8M0, got torch.complex64"),
+    ],
+)
+def test_bad_scales(model: DeepSeek, tmp_path: Path, scale: Tensor, message: str) -> None:
+    save(model, tmp_path, fp8=True)
+    edit(tmp_path, f"{FP8_WEIGHT}_scale_inv", scale)
+    with pytest.raises(ValueError, match=f"{FP8_WEIGHT}_scale_inv {message}"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e8m0fnu, torch.bfloat16, torch.float64], ids=str)
+def test_scales_of_other_types(model: DeepSeek, tmp_path: Path, dtype: torch.dtype) -> None:
+    """Powers of two, as UE8M0 holds them, mean the same in every type."""
+    save(model, tmp_path / "a", fp8=True)
+    save(model, tmp_path / "b", fp8=True)
+    for name, tensor in load_file(next((tmp_path / "a").glob("*.safetensors"))).items():
+        if name.endswith("_scale_inv"):
+            power = torch.exp2(tensor.log2().ceil())
+            edit(tmp_path / "a", name, power)
+            edit(tmp_path / "b", name, power.to(dtype))
+    assert same(load(tmp_path / "a"), load(tmp_path / "b"))
+
+
+def test_stray_tensors_that_change_nothing(model: DeepSeek, tmp_path: Path) -> None:
+    """Angles that follow from the configuration; parts of no width, as of no shared expert."""
+    save(model, tmp_path)
+    edit(tmp_path, "model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4))
+    edit(tmp_path, "model.layers.1.mlp.other_experts.up_proj.weight", torch.ones(0, 150))
+    assert same(load(tmp_path), model)
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(raw | changes))
+
+
+def test_a_module_that_the_configuration_denies(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path)
+    edit_config(tmp_path, num_nextn_predict_layers=0)
+    with pytest.raises(
+        ValueError, match=r"\(model\.layers\.2\.\*\), but num_nextn_predict_layers is 0"
+    ):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        {"quant_method": "awq", "bits": 4},
+        {"quant_method": "compressed-tensors"},
+        {"quant_method": "fp8", "weight_block_size": [64, 64]},
+        {"quant_method": "fp8", "weight_block_size": None},
+        "fp8",
+        [],
+    ],
+    ids=str,
+)
+def test_other_quantizations(model: DeepSeek, tmp_path: Path, quantization: object) -> None:
+    save(model, tmp_path)
+    edit_config(tmp_path, quantization_config=quantization)
+    with pytest.raises(ValueError, match="quantization_config must be"):
+        load(tmp_path)
+
+
+def test_the_quantization_of_the_release(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path, fp8=True)
+    plain = load(tmp_path)
+    said = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8"}
+    edit_config(tmp_path, quantization_config=said | {"weight_block_size": [128, 128]})
+    assert same(load(tmp_path), plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.float8_e4m3fn], ids=str)
+def test_bad_dtype(model: DeepSeek, tmp_path: Path, dtype: torch.dtype) -> None:
+    save(model, tmp_path)
+    with pytest.raises(ValueError, match=r"dtype must be one of .*, got torch"):
+        load(tmp_path, dtype=dtype)
 
 
 def test_long_lists_of_names_are_cut(model: DeepSeek) -> None:

@@ -79,13 +79,13 @@ def test_what_the_peer_does_not_know(changes: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rope_interleave": False}, "rope_interleave must be True as in V3, got False"),
-        ({"attention_bias": True}, "attention_bias must be False as in V3, got True"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings must be False as in V3, got True"),
-        ({"hidden_act": "gelu"}, "hidden_act must be silu as in V3, got 'gelu'"),
+        ({"rope_interleave": False}, "rope_interleave must be True, got False"),
+        ({"attention_bias": True}, "attention_bias must be False, got True"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings must be False, got True"),
+        ({"hidden_act": "gelu"}, "hidden_act must be 'silu' or 'swish', got 'gelu'"),
         (
             {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}},
-            "rope_parameters must be of type 'default' or 'yarn', got 'linear'",
+            "rope_parameters.rope_type must be 'default' or 'yarn', got 'linear'",
         ),
         (
             {
@@ -96,7 +96,7 @@ def test_what_the_peer_does_not_know(changes: dict, message: str) -> None:
                     "original_max_position_embeddings": 64,
                 }
             },
-            "rope_parameters must hold mscale and mscale_all_dim",
+            "rope_parameters.mscale and rope_parameters.mscale_all_dim must be given, equal",
         ),
     ],
 )

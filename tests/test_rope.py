@@ -79,12 +79,13 @@ def test_softmax_scale_of_the_released_models(config, scale: float) -> None:
     assert softmax_scale(config) == pytest.approx(scale, abs=1e-5)
 
 
-def test_unequal_mscales_are_refused() -> None:
-    scaling = RopeScaling(
-        factor=40.0, original_max_position_embeddings=4096, mscale=1.0, mscale_all_dim=0.5
-    )
-    with pytest.raises(ValueError, match=r"mscale \(1.0\) must equal mscale_all_dim \(0.5\)"):
-        softmax_scale(replace(DEEPSEEK_V3, rope_scaling=scaling))
+def test_kimi_k2_turns_by_a_step() -> None:
+    """beta_fast = beta_slow = 1: pairs 0 to 19 as trained, 20 to 31 divided by 32."""
+    yarn = RopeScaling(factor=32, original_max_position_embeddings=4096, beta_fast=1, beta_slow=1)
+    plain = replace(DEEPSEEK_V3, rope_theta=50000, rope_scaling=None)
+    share = rope_frequencies(replace(plain, rope_scaling=yarn)) / rope_frequencies(plain)
+    torch.testing.assert_close(share[:20], torch.ones(20, dtype=torch.float64))
+    torch.testing.assert_close(share[20:], torch.full((12,), 1 / 32, dtype=torch.float64))
 
 
 def test_a_bfloat16_model_turns_by_float32_angles() -> None:

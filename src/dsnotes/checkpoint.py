@@ -4,37 +4,44 @@ Our parameters bear the released names, so a checkpoint is `state_dict` cut into
 index that says which tensor lies where. Loading is strict: a tensor too many, too few or of another
 shape is an error, and nothing is loaded.
 
+Files of others are read right or refused with an error that names the file, tensor or field and
+says what it is: a Git LFS pointer, a shard cut short, whole numbers where weights should be.
+
 Layout (README_WEIGHTS of the release and its file listing; V3, arXiv 2412.19437)
     model.safetensors.index.json    "weight_map" from tensor to file, "metadata" with "total_size"
     FP8 (E4M3)    every linear layer of attention and feed-forward parts: `weight`, and beside it a
                   float32 `weight_scale_inv` per 128x128 block, edge blocks included, which is
                   multiplied to dequantise
+                  (or UE8M0, a power of two in one byte)
     BF16          embedding, head, router, norms, eh_proj; FP32: the router's selection bias
     model.layers.{L} and on         prediction modules, each with a copy of embedding and head
 
 Departures
     - The types of the release are written on demand; reading goes by the type found in the file.
+    - `rotary_emb.inv_freq`, which some files hold, follows from the configuration and is passed
+      over, as are tensors without elements.
     - All tensors are read before the first is copied, so that an error leaves nothing half done.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from dsnotes.config import Config
+from dsnotes.config_file import config_json, read_json
 from dsnotes.fp8 import BLOCK, Quantized, dequantize, quantize
 from dsnotes.fp8_linear import QUANTIZED_LINEARS
 from dsnotes.model import DeepSeek
 from dsnotes.mtp import add_modules
+from dsnotes.shards import INDEX, SINGLE, read_tensors, some
 
-INDEX = "model.safetensors.index.json"
 SCALE = "_scale_inv"  # appended to the name of the weight
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def save(
@@ -42,8 +49,8 @@ def save(
 ) -> None:
     """Write config.json, safetensors files of at most `shard_bytes` (or one tensor) and the index.
 
-    With `fp8` the types are those of the release, otherwise those of the model. ValueError when
-    `shard_bytes` is not positive.
+    With `fp8` the types are those of the release, otherwise those of the model. The files of an
+    older checkpoint in `folder` are removed. ValueError when `shard_bytes` is not positive.
 
         >>> save(model, "tiny-v3", fp8=True)
     """
@@ -51,6 +58,10 @@ def save(
         raise ValueError(f"shard_bytes must be at least 1, got {shard_bytes}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # removed, not written over: a name may be a link into a cache; the index goes first, so that
+    # what is left by an interrupted save cannot be read
+    for old in (folder / INDEX, *folder.glob("model-*-of-*.safetensors"), folder / SINGLE):
+        old.unlink(missing_ok=True)
     shards: list[dict[str, Tensor]] = [{}]
     room, total = shard_bytes, 0
     for name, tensor in _stored(model.state_dict(), fp8=fp8):
@@ -66,24 +77,36 @@ def save(
         save_file(shard, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    config = json.dumps(config_json(model.config), indent=2)
+    (folder / "config.json").write_text(config, "utf8")
     (folder / INDEX).write_text(json.dumps(index, indent=2), "utf8")
-    (folder / "config.json").write_text(json.dumps(config_json(model.config), indent=2), "utf8")
 
 
 def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
     """Read a folder in the released layout, with the prediction modules if it holds them.
 
-    FP8 weights are dequantised; all is converted to `dtype`. Raises ValueError as `load_weights`,
-    and when index and files do not agree.
+    FP8 weights are dequantised; all is converted to `dtype`. Nothing outside the folder is read but
+    what a link in it leads to. Raises ValueError as `Config.from_json` and `load_weights`, for a
+    file that is not what its name says, and when index, files and configuration do not agree.
 
         >>> load("tiny-v3").config == model.config
         True
     """
+    if dtype not in FLOATS:
+        raise ValueError(f"dtype must be one of {FLOATS}, got {dtype}")
     folder = Path(folder)
-    tensors = _read(folder)
-    model = DeepSeek(Config.from_json(folder / "config.json"))
-    first_module = f"model.layers.{model.config.num_hidden_layers}."
+    raw = read_json(folder / "config.json")
+    config = Config.from_json(raw)
+    _check_quantization(raw.get("quantization_config"))
+    tensors = read_tensors(folder)
+    model = DeepSeek(config)
+    first_module = f"model.layers.{config.num_hidden_layers}."
     if any(name.startswith(first_module) for name in tensors):
+        if config.num_nextn_predict_layers == 0:
+            raise ValueError(
+                f"checkpoint holds a prediction module ({first_module}*), but "
+                "num_nextn_predict_layers is 0"
+            )
         add_modules(model)
     model.to(dtype)
     load_weights(model, tensors)
@@ -94,47 +117,45 @@ def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
 def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors of the released names into a model; FP8 ones need their `weight_scale_inv`.
 
-    ValueError, before anything is copied, for missing, surplus and mis-shaped tensors, a scale
-    without an FP8 weight or the reverse, and a module's embedding or head that is no copy of the
-    main model's.
+    ValueError, before anything is copied, for missing, surplus and mis-shaped tensors, numbers that
+    are neither floating-point nor E4M3, a scale without an FP8 weight or the reverse, a scale that
+    is not finite, and a module's embedding or head that is no copy of the main model's.
 
         >>> load_weights(model, other.state_dict())
     """
     state = model.state_dict()
+    tensors = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in state or not (name.endswith(".rotary_emb.inv_freq") or tensor.numel() == 0)
+    }
     quantized = {n for n, t in tensors.items() if n in state and t.dtype == torch.float8_e4m3fn}
     expected = state.keys() | {name + SCALE for name in quantized}
     if missing := expected - tensors.keys():
-        raise ValueError(f"checkpoint lacks {_some(missing)}")
+        raise ValueError(f"checkpoint lacks {some(missing)}")
     if surplus := tensors.keys() - expected:
-        raise ValueError(f"checkpoint holds {_some(surplus)}, unknown to this model")
+        raise ValueError(f"checkpoint holds {some(surplus)}, unknown to this model")
     for name, tensor in state.items():
         _check_shape(name, tensors[name], tuple(tensor.shape))
-        if name in quantized:
+        if name in quantized and tensor.ndim == 2:
             blocks = tuple(-(-n // b) for n, b in zip(tensor.shape, (128, 128), strict=True))
             _check_shape(name + SCALE, tensors[name + SCALE], blocks)
+            _check_scale(name + SCALE, tensors[name + SCALE])
+        elif tensors[name].dtype not in FLOATS:
+            raise ValueError(f"{name} must hold floats, got {tensors[name].dtype}")
+
+    def read(name: str) -> Tensor:
+        if name not in quantized:
+            return tensors[name]
+        return dequantize(Quantized(tensors[name], tensors[name + SCALE].float(), BLOCK))
+
     for copy, main in _copies(model.config):
-        if copy in state and not torch.equal(tensors[copy], tensors[main]):
-            raise ValueError(f"{copy} must be a copy of {main}, but differs")
+        if copy in state:
+            ours, theirs = read(copy), read(main)
+            if ours.dtype != theirs.dtype or not torch.equal(ours, theirs):
+                raise ValueError(f"{copy} must be a copy of {main}, but differs")
     for name, target in state.items():
-        source = tensors[name]
-        if name in quantized:
-            source = dequantize(Quantized(source, tensors[name + SCALE].float(), BLOCK))
-        target.copy_(source)
-
-
-def config_json(config: Config) -> dict[str, Any]:
-    """What config.json holds: our fields, and what other readers of the file need besides.
-
-    >>> config_json(TINY)["model_type"]
-    'deepseek_v3'
-    """
-    v3 = config.topk_method == "noaux_tc"
-    return asdict(config) | {
-        "architectures": ["DeepseekV3ForCausalLM" if v3 else "DeepseekV2ForCausalLM"],
-        "model_type": "deepseek_v3" if v3 else "deepseek_v2",
-        "num_key_value_heads": config.num_attention_heads,
-        "tie_word_embeddings": False,
-    }
+        target.copy_(read(name))
 
 
 def _stored(state: dict[str, Tensor], *, fp8: bool) -> Iterator[tuple[str, Tensor]]:
@@ -150,19 +171,24 @@ def _stored(state: dict[str, Tensor], *, fp8: bool) -> Iterator[tuple[str, Tenso
             yield name, tensor.to(torch.bfloat16, copy=True)
 
 
-def _read(folder: Path) -> dict[str, Tensor]:
-    """All tensors that the index lists."""
-    weight_map = json.loads((folder / INDEX).read_text("utf8"))["weight_map"]
-    tensors: dict[str, Tensor] = {}
-    for file in sorted(set(weight_map.values())):
-        if not (folder / file).exists():
-            raise ValueError(f"{INDEX} lists {file}, which {folder} does not hold")
-        listed = {name for name, where in weight_map.items() if where == file}
-        found = load_file(folder / file)
-        if listed != found.keys():
-            raise ValueError(f"{INDEX} and {file} disagree on {_some(listed ^ found.keys())}")
-        tensors |= found
-    return tensors
+def _check_quantization(found: Any) -> None:
+    """ValueError unless the weights are said to be plain, or FP8 as in the release."""
+    if found is None:
+        return
+    said = found if isinstance(found, dict) else {}
+    blocks = said.get("weight_block_size", list(BLOCK))
+    if said.get("quant_method") != "fp8" or blocks != list(BLOCK):
+        raise ValueError(
+            "quantization_config must be of quant_method 'fp8' with weight_block_size "
+            f"{list(BLOCK)}, got {found}"
+        )
+
+
+def _check_scale(name: str, scale: Tensor) -> None:
+    if scale.dtype not in (*FLOATS, torch.float8_e8m0fnu):
+        raise ValueError(f"{name} must hold floats or UE8M0, got {scale.dtype}")
+    if not (scale.float().isfinite() & (scale.float() >= 0)).all():
+        raise ValueError(f"{name} must hold finite numbers of at least 0, and does not")
 
 
 def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
@@ -176,9 +202,3 @@ def _copies(config: Config) -> Iterator[tuple[str, str]]:
         layer = f"model.layers.{config.num_hidden_layers + k}"
         yield f"{layer}.embed_tokens.weight", "model.embed_tokens.weight"
         yield f"{layer}.shared_head.head.weight", "lm_head.weight"
-
-
-def _some(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return ", ".join(ordered[:3]) + more

@@ -5,14 +5,17 @@ training. The presets hold the published sizes (V3: arXiv 2412.19437 §4.2 and t
 configuration; V2 and V2-Lite: arXiv 2405.04434 §3.1.2 and appendix B.1).
 
 Departures from the released file: keys that do not describe the architecture (`torch_dtype`,
-`quantization_config`, ...) are not kept, and a value that contradicts another one is refused.
+`quantization_config`, ...) are not kept, and a value that contradicts another one is refused. How
+files of others are read stands in `dsnotes.config_file`.
 """
 
-import json
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from dsnotes.config_file import architecture, check_derived, read_json
+from dsnotes.fields import check_fields
 
 ScoringFunc = Literal["softmax", "sigmoid"]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
@@ -20,7 +23,11 @@ TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """YaRN settings, the `rope_scaling` object of the released file."""
+    """YaRN settings, the `rope_scaling` object of the released file.
+
+    `mscale` and `mscale_all_dim` are one number: the softmax is scaled, cos and sin are not. 0
+    leaves the softmax alone too. ValueError names a field that is out of range.
+    """
 
     factor: float
     original_max_position_embeddings: int
@@ -31,16 +38,18 @@ class RopeScaling:
     type: Literal["yarn"] = "yarn"
 
     def __post_init__(self) -> None:
-        if self.type != "yarn":
-            raise ValueError(f"rope_scaling.type must be 'yarn', got {self.type!r}")
-        length = self.original_max_position_embeddings
-        _whole_number("rope_scaling.original_max_position_embeddings", length, minimum=1)
+        check_fields(self, within="rope_scaling.", may_be_zero={"mscale", "mscale_all_dim"})
         if self.factor < 1:
             raise ValueError(f"rope_scaling.factor must be at least 1, got {self.factor}")
-        if not self.beta_fast > self.beta_slow > 0:
-            got = f"beta_fast={self.beta_fast}, beta_slow={self.beta_slow}"
+        if self.beta_fast < self.beta_slow:
             raise ValueError(
-                f"rope_scaling.beta_fast must exceed beta_slow, both positive, got {got}"
+                "rope_scaling.beta_fast must be at least beta_slow, "
+                f"got beta_fast={self.beta_fast}, beta_slow={self.beta_slow}"
+            )
+        if self.mscale != self.mscale_all_dim:
+            raise ValueError(
+                f"rope_scaling.mscale ({self.mscale}) must equal mscale_all_dim "
+                f"({self.mscale_all_dim}): scaled cos and sin are not supported"
             )
 
 
@@ -85,15 +94,7 @@ class Config:
     initializer_range: float = 0.006
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is int or (field.name == "q_lora_rank" and value is not None):
-                _whole_number(field.name, value, minimum=int(field.name not in _MAY_BE_ZERO))
-            elif field.type is float and not value > 0:
-                raise ValueError(f"{field.name} must be positive, got {value!r}")
-        for name, kind in (("scoring_func", ScoringFunc), ("topk_method", TopkMethod)):
-            if (choice := getattr(self, name)) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {get_args(kind)}, got {choice!r}")
+        check_fields(self, may_be_zero=_MAY_BE_ZERO)
         if self.first_k_dense_replace > self.num_hidden_layers:
             dense, n = self.first_k_dense_replace, self.num_hidden_layers
             raise ValueError(
@@ -101,6 +102,8 @@ class Config:
             )
         if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim must be even, got {self.qk_rope_head_dim}")
+        if self.rope_theta <= 1:
+            raise ValueError(f"rope_theta must exceed 1, got {self.rope_theta}")
         self._check_groups()
 
     def _check_groups(self) -> None:
@@ -132,33 +135,25 @@ class Config:
 
     @classmethod
     def from_json(cls, source: str | Path | Mapping[str, Any]) -> "Config":
-        """Read a released `config.json` (a path, or its parsed content).
+        """Read a `config.json` of V2 or V3 (a path, or its parsed content).
 
-        Keys that do not describe the architecture are ignored; ValueError names a missing one.
+        `rope_theta` and YaRN are read in either spelling, `rope_scaling` or `rope_parameters`.
+        ValueError names a field that is missing, unknown, or means something that the model here
+        does not compute, and the `model_type` of another family.
 
             >>> Config.from_json("DeepSeek-V3/config.json").kv_lora_rank
             512
         """
-        raw = source if isinstance(source, Mapping) else json.loads(Path(source).read_text("utf8"))
-        # null stands for "not there": no groups, no query compression, no YaRN
-        values = {f.name: raw[f.name] for f in fields(cls) if raw.get(f.name) is not None}
-        if "rope_scaling" in values:
-            yarn = values["rope_scaling"]
-            known = {f.name: yarn[f.name] for f in fields(RopeScaling) if f.name in yarn}
-            values["rope_scaling"] = RopeScaling(**known)
-        missing = [f.name for f in fields(cls) if f.name not in values and f.default is MISSING]
-        if missing:
-            raise ValueError(f"config.json lacks {missing}")
-        return cls(**values)
+        raw = source if isinstance(source, Mapping) else read_json(source)
+        values = architecture(raw, {field.name for field in fields(cls)})
+        if values["rope_scaling"] is not None:
+            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+        config = cls(**values)
+        check_derived(raw, config)
+        return config
 
 
 _MAY_BE_ZERO = {"first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"}
-
-
-def _whole_number(name: str, value: object, *, minimum: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}")
-
 
 _YARN = RopeScaling(factor=40.0, original_max_position_embeddings=4096)
 

@@ -7,25 +7,25 @@ Departures
     - That class has no place for the multi-token prediction modules: they stay behind.
 """
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from dsnotes.checkpoint import config_json, load_weights
-from dsnotes.config import Config, RopeScaling
+from dsnotes.checkpoint import load_weights
+from dsnotes.config import Config
+from dsnotes.config_file import config_json
 from dsnotes.model import DeepSeek
 
 if TYPE_CHECKING:  # loading transformers takes seconds: only who converts waits for it
-    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+    from transformers import DeepseekV3ForCausalLM
 
 
 def from_transformers(peer: "DeepseekV3ForCausalLM") -> DeepSeek:
     """A model of ours with the weights, type and device of transformers' one.
 
-    ValueError when the peer has a setting that V3 does not have: rope_interleave off, biases in
-    attention, tied embeddings, or another kind of RoPE scaling than YaRN as in V3.
+    ValueError as `Config.from_json` when the peer has a setting that our model does not compute:
+    rope_interleave off, biases in attention, tied embeddings, another kind of RoPE scaling.
 
         >>> from_transformers(AutoModelForCausalLM.from_pretrained("tiny-v3"))(tokens).shape
         torch.Size([2, 9, 256])
@@ -44,7 +44,7 @@ def from_transformers(peer: "DeepseekV3ForCausalLM") -> DeepSeek:
                 tensors[f"{prefix}.{e}.down_proj.weight"] = down
         else:
             tensors[name] = tensor
-    model = DeepSeek(_config_of(peer.config)).to(peer.device, peer.dtype)
+    model = DeepSeek(Config.from_json(peer.config.to_dict())).to(peer.device, peer.dtype)
     load_weights(model, tensors)
     return model
 
@@ -89,25 +89,3 @@ def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
     peer.load_state_dict(tensors)
     done: DeepseekV3ForCausalLM = peer.eval()
     return done
-
-
-def _config_of(peer: "DeepseekV3Config") -> Config:
-    raw = peer.to_dict()
-    fixed = {"rope_interleave": True, "attention_bias": False, "tie_word_embeddings": False}
-    for name, value in (fixed | {"hidden_act": "silu"}).items():
-        if raw[name] != value:
-            raise ValueError(f"{name} must be {value} as in V3, got {raw[name]!r}")
-    rope = {k: v for k, v in raw["rope_parameters"].items() if v is not None}
-    theta, kind = rope.pop("rope_theta"), rope.pop("rope_type")
-    if kind == "yarn":
-        yarn = {f.name for f in fields(RopeScaling)}
-        if not {"mscale", "mscale_all_dim"} <= rope.keys() <= yarn:
-            raise ValueError(
-                "rope_parameters must hold mscale and mscale_all_dim and nothing beyond "
-                f"{sorted(yarn)} for YaRN as in V3, got {sorted(rope)}"
-            )
-    elif kind != "default":
-        raise ValueError(f"rope_parameters must be of type 'default' or 'yarn', got {kind!r}")
-    gate = {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
-    scaling = rope if kind == "yarn" else None
-    return Config.from_json(raw | gate | {"rope_theta": theta, "rope_scaling": scaling})

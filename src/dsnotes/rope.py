@@ -44,8 +44,9 @@ def rope_frequencies(config: Config) -> Float[Tensor, "pairs"]:
     if config.rope_scaling is None:
         return theta
     low, high = yarn_range(config.rope_scaling, dim=dim, base=base)
-    # 0: as trained, 1: divided by the factor; a step where the two bounds coincide
-    slowed = ((pair - low) / max(high - low, 0.001)).clamp(0, 1)
+    # 0: as trained, 1: divided by the factor; a step where the two bounds coincide. Bounds outside
+    # the pairs can come in the wrong order: their ramp is that of transformers.
+    slowed = ((pair - low) / ((high - low) or 0.001)).clamp(0, 1)
     return theta * (1 - slowed) + theta / config.rope_scaling.factor * slowed
 
 
@@ -81,11 +82,6 @@ def softmax_scale(config: Config) -> float:
     scaling = config.rope_scaling
     if scaling is None:
         return scale
-    if scaling.mscale != scaling.mscale_all_dim:
-        raise ValueError(
-            f"rope_scaling.mscale ({scaling.mscale}) must equal mscale_all_dim "
-            f"({scaling.mscale_all_dim}): scaled cos and sin are not supported"
-        )
     mscale = 0.1 * scaling.mscale_all_dim * math.log(scaling.factor) + 1
     return scale * mscale * mscale
 
