@@ -42,7 +42,9 @@ class Routing(NamedTuple):
 
 
 class Gate(nn.Module):
-    """Scores the routed experts and chooses K for every token (V3 eq 13, 15 and 16; softmax: V1 eq 10-11).
+    """Scores the routed experts and chooses K for every token.
+
+    V3 eq 13, 15 and 16; with softmax V1 eq 10-11.
 
     `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" the buffer
     `e_score_correction_bias` (b_i) takes part in the choice and in nothing else; it gets no
