@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,58 @@ def test_two_stages_have_no_bubble() -> None:
     for pair in (1, 2, 3, 5):
         assert idle_times("DualPipe", 2, Durations(1, 1, 1, pair)) == (0, 0)
         assert set(simulate(dualpipe(2, 4), Durations(1, 1, 1, pair)).idle) == {0}
+
+
+PAGE = (HERE.parents[1] / "book" / "training" / "dualpipe.md").read_text("utf-8")
+TABLE = PAGE.split(":name: tab-dualpipe-exact\n")[1].split(":::")[0].strip().splitlines()[2:]
+
+
+def as_python(latex: str) -> str:
+    """`$k(F\\&B+F-2W)$` as `k*(p+F-2*W)`; several formulas are joined by `and`."""
+    text = " and ".join(latex.strip().replace("，", ",").strip("$").split("$,$"))
+    for old, new in (
+        ("F\\&B", "p"), ("PP", "n"), ("\\le", "<="), ("\\ge", ">="), ("\\max", "max"),
+        ("\\min", "min"), ("任意", "True"),
+    ):  # fmt: skip
+        text = text.replace(old, new)
+    text = re.sub(r"(?<![<>])=", "==", text)
+    return re.sub(r"(?<![a-z])([\dk)])(?=[(FBIWpkm])", r"\1*", text)
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_the_table_of_the_page_in_every_range(simulated, row: str) -> None:
+    """The page's own ranges, expressions and words on table 2, read as Python."""
+    name, where, idle, words, _ = (cell.strip() for cell in row.strip(" |").split(" | "))
+    where, idle, checked = as_python(where), as_python(idle), 0
+    if name == "DualPipe":
+        cases = [
+            (pp, *times, found[pp // 2 - 1])
+            for key, rows in simulated["two ways"].items()
+            if "F <= F&B < B" not in key
+            for pp, *times, found, _ in rows
+        ]
+    else:
+        which = ["1F1B", "ZB1P"].index(name)
+        cases = [(*row[:4], None, row[4 + which][0]) for row in simulated["one way"]]
+    for n, f, i, w, p, found in cases:
+        values = {"F": f, "I": i, "W": w, "B": i + w, "p": p, "n": n, "k": n // 2 - 1}
+        if not eval(where, {"min": min}, values):
+            continue
+        checked += 1
+        assert eval(idle, {"max": max}, values) == found, (row, values)
+        paper = formula(name, n, Durations(f, i, w, p)).bubble
+        match words:
+            case "相同":
+                assert paper == found
+            case "偏小":
+                assert paper < found
+            case "偏大":
+                assert paper > found
+            case "偏大 $F$":
+                assert paper == found + f
+            case "$F\\ge I$ 时偏小":
+                assert f < i or paper < found
+            case _:
+                assert words == "不定"
+    assert checked > 100
+    assert len(TABLE) == 9
