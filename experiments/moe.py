@@ -2,7 +2,9 @@
 
 Every variant of a three-layer byte-level model has the same parameters and FLOPs in its experts;
 they differ in how these are cut up (V1 §3.1), in whether one expert is shared (V1 §3.2) and in
-how many groups a token may use (V3 §2.1.2). The dense variant does the same work per token.
+how many groups a token may use (V3 §2.1.2). The dense variant does the same work per token. A group
+counts as the sum of its two best experts, as in the released code; with 2 of 8 groups the paper's
+rule, K_r/M, would take four.
 
 Writes book/data/runs/moe.json; takes about 80 minutes of processor time.
 
@@ -40,7 +42,7 @@ COARSE = dataclasses.replace(
     topk_group=1,
     routed_scaling_factor=1.0,
     num_nextn_predict_layers=0,
-    initializer_range=0.04,  # 0.006 is for models a hundred times as wide
+    initializer_range=0.04,  # the papers' 0.006 is for models 16 to 112 times as wide
 )
 FINE = segment(COARSE, m=4)
 VARIANTS = {

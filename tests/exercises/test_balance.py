@@ -1,0 +1,146 @@
+"""The exercises of the section on balancing: biases moved step by step, loads counted."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dsnotes.balance import (
+    BiasBalancer,
+    expert_balance_loss,
+    expert_load,
+    max_vio,
+    update_bias,
+)
+from dsnotes.config import DEEPSEEK_V3, TINY
+from dsnotes.model import DeepSeek
+from dsnotes.tasks import batches
+from dsnotes.training import moe_layers, train
+
+PAGE = (Path(__file__).parents[2] / "book" / "model" / "balance.md").read_text("utf8")
+
+
+def part(kind: str, number: int) -> str:
+    """The text of an exercise or of its solution on the page, up to the next of either."""
+    start = PAGE.index(f":label: {'ex' if kind == 'exercise' else 'sol'}-balance-{number}\n")
+    return re.split(r"`{3,}\{(?:exercise|solution)\}|^## ", PAGE[start:], flags=re.MULTILINE)[0]
+
+
+def test_balance_1() -> None:
+    load, gamma = [10, 2, 4, 8], 0.001
+    bias = torch.tensor([0, 0.001, -0.001, 0], dtype=torch.float64)
+    update_bias(bias, torch.tensor(load), gamma=gamma)
+    assert "$(10,2,4,8)$" in part("exercise", 1)
+    assert bias.tolist() == pytest.approx([-0.001, 0.002, 0, -0.001], abs=1e-9)
+    assert r"$(-0.001,\,0.002,\,0,\,-0.001)$" in part("solution", 1)
+    assert f"{max_vio(torch.tensor(load)).item():.3f}" in part("solution", 1)
+
+
+def test_balance_2() -> None:
+    """All tokens on the same eight experts; then the time of a layer is that of its fullest one."""
+    k = DEEPSEEK_V3.num_experts_per_tok
+    same = torch.arange(k).expand(1000, k)
+    worst = max_vio(expert_load(same, n_routed_experts=DEEPSEEK_V3.n_routed_experts))
+    assert worst == 31
+    assert "$256/8-1=31$" in part("solution", 2)
+
+    def time(violation: int) -> int:
+        """Of a layer whose experts got 100 tokens each on average; in hundredths of that."""
+        load = torch.tensor([100 + violation, 100 - violation, 100, 100])
+        assert max_vio(load).item() == pytest.approx(violation / 100)
+        return int(load.max())
+
+    assert rf"$1.72/1.04\approx{time(72) / time(4):.2f}$" in part("solution", 2)
+
+
+def test_balance_3() -> None:
+    """Biases moved until the token changes its mind; then as far as V3's steps may carry one."""
+    for gamma, answer in ((0.001, 150), (0.01, 15)):
+        scores = torch.tensor([0.3, 0.6], dtype=torch.float64)
+        bias, steps = torch.zeros(2, dtype=torch.float64), 0
+        while (scores + bias).diff().item() > 1e-6:
+            update_bias(bias, torch.tensor([0, 1]), gamma=gamma)
+            steps += 1
+        assert steps == answer
+        assert f"{answer} 步" in part("solution", 3)
+    at_least = 14.3e12 / (15360 * 4096)
+    assert 0.001 * at_least > 1  # farther than affinities can differ
+    assert r"$15360\times4096$" in part("solution", 3)
+
+
+class Gate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("e_score_correction_bias", torch.zeros(2))
+
+
+def test_balance_4() -> None:
+    each, gate = torch.zeros(2), Gate()
+    balancer = BiasBalancer([gate], gamma=0.1)
+    for to_0, to_1 in ((5, 1), (1, 2), (1, 2), (1, 2)):
+        chosen = torch.tensor([[0]] * to_0 + [[1]] * to_1)
+        update_bias(each, expert_load(chosen, n_routed_experts=2), gamma=0.1)
+        balancer.observe([chosen])
+    assert balancer.step().tolist() == [[8, 7]]
+    assert each.tolist() == pytest.approx([0.2, -0.2])
+    assert gate.e_score_correction_bias.tolist() == pytest.approx([-0.1, 0.1])
+    for shown in ("$(+0.2,-0.2)$", "$(-0.1,+0.1)$"):
+        assert shown in part("solution", 4)
+
+
+def test_balance_5() -> None:
+    """Proportional steps end smoother than signs of the same size, and swing when too long."""
+    generator = torch.Generator().manual_seed(0)
+    skew = torch.randn(16, generator=generator)
+    batches_of_scores = (torch.randn(250, 1024, 16, generator=generator) + skew).sigmoid()
+
+    def last(move: str, size: float) -> float:
+        bias, seen = torch.zeros(16), []
+        for scores in batches_of_scores:
+            chosen = (scores + bias).topk(2, dim=1).indices
+            load = expert_load(chosen, n_routed_experts=16)
+            seen.append(max_vio(load).item())
+            if move == "sign":
+                update_bias(bias, load, gamma=size)
+            else:
+                bias += size * (1 - load / load.float().mean())
+        return sum(seen[-50:]) / 50
+
+    picks = torch.rand(50, 1024, 16, generator=generator).topk(2, dim=2).indices
+    floor = max_vio(torch.stack([expert_load(p, n_routed_experts=16) for p in picks])).mean().item()
+    small = last("proportional", 0.01)
+    assert floor * 0.8 < small < last("sign", 0.01)
+    assert last("proportional", 1.0) > 3 * small
+    assert "不再摆动" in part("solution", 5)
+
+
+def test_balance_6() -> None:
+    """Half one: of a model and its text. Half two: the run that the exercise asks for exists."""
+    torch.manual_seed(0)
+    model = DeepSeek(replace(TINY, n_group=1, topk_group=1, num_nextn_predict_layers=0))
+    *data, text = batches(steps=7, batch_size=8, seq_len=64, seed=0)
+    list(train(model, data, gamma=0.01))
+    with torch.no_grad():
+        model(text.tokens)
+    routing = moe_layers(model)[-1].routing
+    shape = text.tokens.shape
+    scores = (routing.scores / routing.scores.sum(dim=1, keepdim=True)).unflatten(0, shape)
+    chosen = routing.indices.unflatten(0, shape)
+    loads = torch.stack([expert_load(row, n_routed_experts=16) for row in chosen])
+    assert max_vio(loads).mean() > max_vio(loads.sum(0))
+    # the library's loss of each segment for itself, against one segment at a time
+    together = expert_balance_loss(scores, chosen, alpha=1.0)
+    alone = [expert_balance_loss(s, c, alpha=1.0) for s, c in zip(scores, chosen, strict=True)]
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+    steps = list(train(model, data, gamma=0.0, sequence_alpha=0.01))
+    assert len(steps) == len(data)
+
+    def random_floor(n_tokens: int) -> Tensor:
+        picks = torch.rand(200, n_tokens, 16).topk(2, dim=2).indices
+        return max_vio(torch.stack([expert_load(p, n_routed_experts=16) for p in picks])).mean()
+
+    assert random_floor(128).item() == pytest.approx(0.43, abs=0.03)
+    assert "128 个 token 均匀随机选" in part("solution", 6)
