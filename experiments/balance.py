@@ -1,8 +1,8 @@
 """Train a small language model with nothing, a loss or a bias to balance its experts, by seeds.
 
-The loss is taken over the batch (`aux`) or sequence by sequence (`aux_seq`, as V1, V2 and loss-free
-balancing do), both on normalised sigmoid affinities: without a bias the choice that V3's (18) counts
-is the one made, so that `sequence_alpha` alone is V1's loss.
+The loss is taken over the batch (`aux`) or sequence by sequence (`aux_seq`, as V1, V2 and the paper
+on loss-free balancing do), both on normalised sigmoid affinities: without a bias the choice that
+V3's (18) counts is the one made, so that `sequence_alpha` alone is V1's loss.
 
 Writes the loss, MaxVio, load and bias curves and the evaluation on held-out text to one JSON file,
 which the section on balancing draws. For one seed all variants start from the same weights and see
