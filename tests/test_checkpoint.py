@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -478,6 +481,39 @@ def test_stray_tensors_that_change_nothing(model: DeepSeek, tmp_path: Path) -> N
     edit(tmp_path, "model.layers.0.self_attn.rotary_emb.inv_freq", torch.ones(4))
     edit(tmp_path, "model.layers.1.mlp.other_experts.up_proj.weight", torch.ones(0, 150))
     assert same(load(tmp_path), model)
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a small checkpoint."""
+    folder = tmp_path_factory.mktemp("intact")
+    small = replace(SMALL, vocab_size=8, hidden_size=8, num_nextn_predict_layers=0)
+    save(DeepSeek(small), folder, shard_bytes=4000)
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@given(data=st.data())
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_damage_of_any_kind_is_an_error_that_names_something(
+    intact: dict[str, bytes], data: st.DataObject
+) -> None:
+    """Bytes changed, cut out or put in anywhere: it loads, or a ValueError says what is wrong."""
+    name = data.draw(st.sampled_from(sorted(intact)))
+    content = intact[name]
+    start = data.draw(st.integers(0, min(len(content), 4000)))
+    length = data.draw(st.integers(0, 8))
+    new = data.draw(st.binary(max_size=8) | st.sampled_from([b"null", b"[]", b"{}", b"-1", b"1e9"]))
+    with tempfile.TemporaryDirectory() as folder:
+        for file, old in intact.items():
+            Path(folder, file).write_bytes(old)
+        Path(folder, name).write_bytes(content[:start] + new + content[start + length :])
+        try:
+            load(folder)
+        except ValueError as error:
+            message = str(error)
+        else:
+            return
+        assert len(message) > 20
 
 
 def edit_config(folder: Path, **changes: object) -> None:

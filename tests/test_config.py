@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dsnotes.checkpoint import config_json
 from dsnotes.config import (
@@ -259,6 +261,36 @@ def test_what_a_file_must_not_say(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         Config.from_json(raw | changes)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.sampled_from([0, 1, 64, 10**400, "yarn", "linear", "default", "deepseek_v3", "silu"]),
+    lambda inner: st.lists(inner, max_size=2)
+    | st.dictionaries(st.sampled_from([*YARN, "rope_type", "rope_theta", "x"]), inner, max_size=4),
+    max_leaves=4,
+)  # fmt: skip
+NAMES = [*V3, "rope_parameters", "head_dim", "moe_layer_freq", "num_mtp_layers", "x", "_x"]
+
+
+@given(
+    changes=st.dictionaries(st.sampled_from(NAMES), json_values, max_size=2),
+    yarn=st.dictionaries(st.sampled_from([*YARN, "rope_type", "x"]), json_values, max_size=2),
+)
+@settings(deadline=None)
+def test_no_content_leads_to_another_error(changes: dict[str, Any], yarn: dict[str, Any]) -> None:
+    """What is read has the types of the fields, and is written and read again as it is."""
+    refusal = None
+    try:
+        config = Config.from_json(V3 | {"rope_scaling": YARN | yarn} | changes)
+    except ValueError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert any(name in refusal for name in (*changes, *yarn, "rope", "config.json lacks"))
+        return
+    assert isinstance(config.norm_topk_prob, bool)
+    assert all(type(config.__dict__[name]) is float for name in ("rope_theta", "rms_norm_eps"))
+    assert Config.from_json(json.loads(json.dumps(config_json(config)))) == config
 
 
 @pytest.mark.parametrize(

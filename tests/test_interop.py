@@ -45,6 +45,32 @@ def test_there_and_back(changes: dict, dtype: torch.dtype) -> None:
         assert state[name].dtype == tensor.dtype, name
 
 
+def test_a_v2_of_transformers() -> None:
+    """The softmax gate with groups and YaRN, from a model in memory."""
+    from transformers import DeepseekV2Config, DeepseekV2ForCausalLM
+
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size",
+             "first_k_dense_replace", "moe_intermediate_size", "n_shared_experts",
+             "n_routed_experts", "num_experts_per_tok", "n_group", "topk_group",
+             "num_attention_heads", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim",
+             "qk_rope_head_dim", "v_head_dim", "max_position_embeddings")  # fmt: skip
+    sizes = {name: getattr(SMALL, name) for name in names}
+    yarn = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16,
+            "mscale": 0.707, "mscale_all_dim": 0.707}  # fmt: skip
+    peer = DeepseekV2ForCausalLM(
+        DeepseekV2Config(
+            **sizes,
+            topk_method="group_limited_greedy",
+            rope_parameters=yarn,
+            initializer_range=0.2,
+        )
+    ).eval()
+    ours = from_transformers(peer)
+    assert (ours.config.scoring_func, ours.config.norm_topk_prob) == ("softmax", False)
+    tokens = torch.randint(256, (2, 12))
+    assert (peer(tokens).logits - ours(tokens)).abs().max() < 1e-4
+
+
 def test_copies_are_independent() -> None:
     model = build()
     peer = to_transformers(model)

@@ -1,10 +1,10 @@
-"""Weights to and from transformers' DeepseekV3ForCausalLM; files are read by `dsnotes.checkpoint`.
+"""Weights to transformers' V3 class, and from its V3 and V2; files: see `dsnotes.checkpoint`.
 
 Both sides bear the released names. transformers keeps the experts of a layer in two stacked
 tensors, `experts.gate_up_proj` (E, 2I, D) with the gate first and `experts.down_proj` (E, D, I).
 
 Departures
-    - That class has no place for the multi-token prediction modules: they stay behind.
+    - Those classes have no place for the multi-token prediction modules: they stay behind.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from dsnotes.config_file import config_json
 from dsnotes.model import DeepSeek
 
 if TYPE_CHECKING:  # loading transformers takes seconds: only who converts waits for it
-    from transformers import DeepseekV3ForCausalLM
+    from transformers import DeepseekV2ForCausalLM, DeepseekV3ForCausalLM
 
 
-def from_transformers(peer: "DeepseekV3ForCausalLM") -> DeepSeek:
+def from_transformers(peer: "DeepseekV3ForCausalLM | DeepseekV2ForCausalLM") -> DeepSeek:
     """A model of ours with the weights, type and device of transformers' one.
 
     ValueError as `Config.from_json` when the peer has a setting that our model does not compute:

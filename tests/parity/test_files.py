@@ -343,3 +343,31 @@ def test_written_so_that_transformers_reads_the_same_function(config: Config) ->
         assert (peer(TOKENS).logits - wanted).abs().max() <= 1e-4 * max(1, wanted.abs().max())
         peer.save_pretrained(folder / "again")
         assert torch.equal(load(folder / "again")(TOKENS), wanted)
+
+
+RELATIVES = [
+    "deepseek_v32", "glm_moe_dsa", "glm4_moe_lite", "glm5_next", "glm5_next_text", "kimi_linear",
+    "kimi_k25", "longcat_flash", "axk1", "axk2", "mistral4", "youtu", "minicpm3", "bailing_hybrid",
+    "deepseek_v4", "dots3_note_text", "hy_v4", "mistral_large4_text",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("model_type", RELATIVES)
+def test_relatives_are_refused(model_type: str) -> None:
+    """By name; and by their fields where a file calls them V3."""
+    from transformers import CONFIG_MAPPING
+
+    written = CONFIG_MAPPING[model_type]().to_dict()
+    raw: dict[str, Any] = json.loads(json.dumps(written, default=str))
+    with pytest.raises(ValueError, match=f"model_type must be one of .*, got '{model_type}'"):
+        Config.from_json(raw)
+    with pytest.raises(ValueError, match=r"must be|holds|lacks"):
+        Config.from_json(raw | {"model_type": "deepseek_v3", "architectures": None})
+
+
+def test_kimi_k2_is_what_transformers_takes_it_for() -> None:
+    """transformers reads the language model of Kimi-K2 as a deepseek_v3."""
+    from transformers import AutoConfig
+
+    peer = AutoConfig.for_model("kimi_k25", text_config={"model_type": "kimi_k2", "n_group": 1})
+    assert peer.text_config.model_type == "deepseek_v3"
