@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 EXT = ROOT / "book" / "_ext"
 sys.path.insert(0, str(EXT))
 
+import anchors  # noqa: E402
 import bundle  # noqa: E402
 import cachekey  # noqa: E402
 import codelink  # noqa: E402
@@ -158,6 +159,25 @@ def test_a_query_is_cut_into_pairs_and_words(searching):
 
 
 @pytest.mark.parametrize(
+    ("query", "pieces"),
+    [
+        ("KV缓存", ["kv", "缓存"]),
+        ("为什么RoPE要解耦", ["为什", "什么", "rope", "要解", "解耦"]),
+        ("ＭＬＡ与１Ｆ１Ｂ", ["mla", "与", "1f1b"]),
+        ("７０，２７２", ["70,272"]),
+        ("獎勵", ["奖励"]),
+        ("λ系数", ["λ", "系数"]),
+        ("投机采样", ["推测", "测解", "解码"]),
+    ],
+)
+def test_a_query_is_read_as_people_type_it(searching, query, pieces):
+    searching.eval(
+        f"searchFold = {json.dumps(zhsearch.traditional('奖励'))}; simplified = undefined"
+    )
+    assert list(searching.call("cut", query)) == pieces
+
+
+@pytest.mark.parametrize(
     ("query", "found"),
     [
         ("负载均衡", "a"),  # all of it in one place
@@ -166,6 +186,8 @@ def test_a_query_is_cut_into_pairs_and_words(searching):
         ("rope", "c"),  # not within property
         ("70,272", "c"),
         ("c_t^KV", "c"),
+        ("RoPE与", "c"),  # Chinese is a letter to Unicode, but ends a Latin word
+        ("λ", "d"),
         ("没有", ""),
         (".*", ""),
     ],
@@ -175,6 +197,7 @@ def test_what_is_found(searching, query, found):
         "a": "专家的负载均衡，property",
         "b": "均衡各个专家的负载 kv_lora_rank",
         "c": "每个 token 70,272 字节，c_t^KV 与 RoPE",
+        "d": "损失的系数2λ_t",
     }
     sections = [
         {"doc": doc, "page": "", "title": "", "code": "", "weight": 1, "text": text}
@@ -193,6 +216,24 @@ def test_an_excerpt_shows_the_query(searching):
     assert len("".join(text for text, _ in parts)) < 120
 
 
+def test_an_explanation_comes_before_its_exercise(searching):
+    sections = [
+        {"doc": "p", "page": "", "title": title, "code": "", "text": "节点受限路由"}
+        | {"weight": zhsearch.weight("book/model/moe", title)}
+        for title in ("练习", "常见错误", "小结", "V3 的路由")
+    ]
+    assert searching.call("find", sections, "节点受限路由")[0]["section"]["title"] == "V3 的路由"
+
+
+@pytest.mark.parametrize(
+    ("tex", "typed"),
+    [(r"\lambda", "λ"), (r"\gamma_t", "γ_t"), (r"\varepsilon", "ε"), (r"\Lambda", "Λ")],
+)
+def test_greek_letters_are_found(tex, typed):
+    assert zhsearch.plain_tex(tex) == typed
+    assert zhsearch.WORD.findall(f"a + {typed}") == [typed]
+
+
 def test_formulas_are_found_as_they_are_typed():
     assert zhsearch.plain_tex(r"\mathbf{c}_{t}^{KV} = \softmax(\alpha\,x)") == (
         "c_t^KV = softmax(α x)"
@@ -206,6 +247,17 @@ def test_formula_becomes_html_and_mathml():
     html = katexmath.render(r"\R^{d} \text{个专家}", macros={r"\R": r"\mathbb{R}"})
     assert "<math" in html
     assert "个专家" in html
+
+
+def test_what_is_copied_needs_no_macro_of_ours():
+    macros = {
+        r"\softmax": r"\operatorname{softmax}",
+        r"\vect": r"\mathbf{#1}",
+        r"\E": r"\mathbb{E}",
+    }
+    html = katexmath.render(r"\softmax(\vect{h_{t}})<\E", macros=macros)
+    tex = BeautifulSoup(html, "html.parser").select_one("annotation").get_text()
+    assert tex == r"\operatorname{softmax}(\mathbf{h_{t}})<\mathbb{E}"
 
 
 def test_bad_formula_says_where():
@@ -322,6 +374,35 @@ def test_figure_is_paired_once(tmp_path):
     assert darkfigures.IMAGE.sub(lambda m: darkfigures.twin(m[0], m[1], page), once) == once
     kept = '<img class="keep-colors" src="a.svg"/>'
     assert darkfigures.twin(kept, "a.svg", page) == kept
+
+
+# ---------- addresses of headings ----------
+
+
+def test_a_heading_is_called_by_its_label_or_its_title():
+    from docutils import nodes
+    from docutils.utils import new_document
+
+    document = new_document("page")
+
+    def section(parent, title, id_, *labels):
+        part = nodes.section("", nodes.title("", title), ids=[id_, *labels], names=[title, *labels])
+        parent += part
+        document.ids |= dict.fromkeys(part["ids"], part)
+        return part
+
+    top = section(document, "一页", "id1", "sec-page")
+    first = section(top, "实验", "id2")
+    again = section(section(top, "练习 (1)", "id3"), "实验", "id4")
+    latin = section(top, "YaRN", "yarn")
+    third = section(top, "实验", "id5")
+    document.nameids["实验"] = "id2"
+    document += nodes.reference("", "", refid="id4")
+    renamed = anchors.rename(document)
+    ids = [part["ids"][0] for part in (top, first, again, latin, third)]
+    assert ids == ["sec-page", "实验", "练习-1-实验", "yarn", "sec-page-实验"]
+    assert document[-1]["refid"] == renamed["id4"] == "练习-1-实验"
+    assert document.nameids["实验"] == "实验"
 
 
 # ---------- small parts ----------
@@ -610,8 +691,8 @@ def test_papers_and_references(good):
 def test_search_data_holds_every_section(good):
     html, _ = good
     assert not (html / "searchindex.js").exists()
-    data = (html / "searchdata.js").read_text("utf8").removeprefix(zhsearch.BEFORE)
-    section = next(s for s in json.loads(data) if s["doc"] == "book/page")
+    data = (html / "searchdata.js").read_text("utf8")
+    section = next(s for s in zhsearch.read(data) if s["doc"] == "book/page")
     assert "负载均衡" in section["text"] + section["title"]
 
 

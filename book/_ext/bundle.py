@@ -30,7 +30,7 @@ SHEETS = (  # in the order of the cascade; theme.css does nothing but import bas
 SCRIPTS = (
     "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js",
     "scripts/sphinx-book-theme.js", "togglebutton.js", "translations.js", "citethis.js",
-    "print.js", "live.js", "page.js", "scripts/pydata-sphinx-theme.js",
+    "print.js", "live.js", "copytex.js", "page.js", "scripts/pydata-sphinx-theme.js",
 )  # fmt: skip
 LAYOUT = '"complete"===document.readyState?I():window.addEventListener("load",I)'  # see page.js
 OPTIONS = "documentation_options.js"  # a few constants, which scripts inside the pages add to

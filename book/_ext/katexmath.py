@@ -14,6 +14,7 @@ Setting ``katex_macros``: a dict of LaTeX macros available in every formula.
 
 from __future__ import annotations
 
+import html
 import os
 import re
 from functools import cache
@@ -26,6 +27,7 @@ from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
 from sphinx.util.nodes import make_refnode
 
+TEX = re.compile(r'(<annotation encoding="application/x-tex">)(.*?)(</annotation>)', re.DOTALL)
 KATEX = Path(__file__).parents[1] / "assets" / "katex" / "katex.min.js"
 TAG = re.compile(r"\\tag\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}", re.DOTALL)
@@ -54,12 +56,36 @@ def _render(tex: str, display: bool, macros: tuple[tuple[str, str], ...]) -> str
     }
     try:
         page = _engine(os.getpid()).call("katex.renderToString", tex, options)
+        # what a reader copies must mean something elsewhere, where our macros are not known
+        plain = html.escape(expand(tex, dict(macros)), quote=False)
+        page = TEX.sub(lambda match: match[1] + plain + match[3], page)
         return page.replace(' columnspacing=""', "")  # of a table of one column; not valid
     except JSEvalException as error:
         found = re.search(r"KaTeX parse error: (.*)", str(error))
         text = found[1] if found else str(error).splitlines()[0]
         # KaTeX underlines the culprit with combining characters, which a terminal garbles
         raise KatexError(text.replace("\u0332", "")) from error
+
+
+def expand(tex: str, macros: dict[str, str]) -> str:
+    r"""The formula without the macros of the book.
+
+    >>> expand(r"\E\vect{x}", {r"\E": r"\mathbb{E}", r"\vect": r"\mathbf{#1}"})
+    '\\mathbb{E}\\mathbf{x}'
+    """
+    for name, meaning in macros.items():
+        argument = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-zA-Z]+|\S)" if "#1" in meaning else ""
+
+        def filled(match: re.Match[str], meaning: str = meaning) -> str:
+            given = match[1] if match.re.groups else ""
+            if given.startswith("{"):
+                given = given[1:-1]
+            return meaning.replace("#1", given)
+
+        pattern = re.compile(re.escape(name) + r"(?![a-zA-Z])" + argument)
+        while (new := pattern.sub(filled, tex)) != tex:
+            tex = new
+    return tex
 
 
 def render(tex: str, *, display: bool = False, macros: dict[str, str] | None = None) -> str:
@@ -149,8 +175,10 @@ def _html(translator, node, tex: str, display: bool) -> str:
 
 
 def visit_inline(self, node):
-    html = _html(self, node, node.astext(), False)
-    self.body.append(self.starttag(node, "span", "", CLASS="math notranslate") + html + "</span>")
+    formula = _html(self, node, node.astext(), False)
+    self.body.append(
+        self.starttag(node, "span", "", CLASS="math notranslate") + formula + "</span>"
+    )
     raise nodes.SkipNode
 
 

@@ -5,6 +5,9 @@ piece of a query. Here the text of every section goes into one script, ``searchd
 ``book/assets/search.js`` reads through it: a book is small enough that no index is needed
 (``sitetests/test_search.py`` holds it to 200 ms), and whatever stands in the text can be found. A
 script instead of a request, so that searching also works in a book opened from a folder.
+
+The script also holds the traditional form of every character of the book (OpenCC's table), so that
+a query in traditional characters finds the simplified text.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from importlib import resources
 from pathlib import Path
 
 from docutils import nodes
@@ -19,8 +23,36 @@ from sphinx import addnodes
 
 DATA = "searchdata.js"
 BEFORE = "var searchData = "
-WEIGHT = {"book/appendix": 0.3, "notebooks": 0.6}  # where a mechanism is explained comes first
+FOLD = "\nvar searchFold = "
+# Where a mechanism is explained comes first: not its exercises, its errors, or what sums it up.
+WEIGHT = {
+    "book/appendix/glossary": 0.3,
+    "book/appendix/notation": 0.3,
+    "book/appendix": 0.15,
+    "book/index": 0.6,
+    "book/papers": 0.6,
+    "notebooks": 0.4,
+}
+KINDS = {
+    "练习": 0.4,
+    "常见错误": 0.5,
+    "小结": 0.5,
+    "对照": 0.5,
+    "实验": 0.45,
+    "参考文献": 0.1,
+    "引用": 0.3,
+}
 SIGNS = {"times": "×", "cdot": "·", "to": "→", "le": "≤", "ge": "≥", "approx": "≈", "sum": "Σ"}
+# Unicode writes LAMDA, and has other names for the second forms
+GREEK = {
+    "lambda": "λ",
+    "Lambda": "Λ",
+    "varepsilon": "ε",
+    "vartheta": "θ",
+    "varphi": "φ",
+    "varrho": "ρ",
+}
+WORD = re.compile(r"\w{2,}|[Α-Ωα-ω]")  # a Greek letter is looked for by itself
 SKIPPED = (nodes.citation, nodes.Invisible, nodes.raw, nodes.system_message, addnodes.toctree)
 LOOK = re.compile(
     r"\\(?:math(?:bf|rm|cal|bb|sf)|text(?:bf|rm|tt)?|operatorname\*?|vect|bm|left|right|big+[lrg]?|"
@@ -36,8 +68,8 @@ def plain_tex(tex: str) -> str:
     """
 
     def letter(match: re.Match[str]) -> str:
-        if match[1] in SIGNS:
-            return SIGNS[match[1]]
+        if known := SIGNS.get(match[1]) or GREEK.get(match[1]):
+            return known
         case = "CAPITAL" if match[1][0].isupper() else "SMALL"
         try:
             return unicodedata.lookup(f"GREEK {case} LETTER {match[1].upper()}")
@@ -70,7 +102,7 @@ def sections(document: nodes.document) -> list[dict[str, str]]:
                 "anchor": f"#{section['ids'][0]}" if found else "",  # the first is the page
                 "text": " ".join(" ".join(parts["text"]).split()),
                 # each word once: code is found by its names, and would be most of the data
-                "code": " ".join(dict.fromkeys(re.findall(r"\w{2,}", " ".join(parts["code"])))),
+                "code": " ".join(dict.fromkeys(WORD.findall(" ".join(parts["code"])))),
             }
         )
     return found
@@ -100,15 +132,42 @@ def _collect(node: nodes.Element, parts: dict[str, list[str]]) -> None:
 def script(pages: dict[str, list[dict[str, str]]]) -> str:
     """What the search page loads: every section of every page."""
     entries = [
-        {"doc": doc, "page": page[0]["title"], "weight": _weight(doc), **section}
+        {"doc": doc, "page": page[0]["title"], "weight": weight(doc, section["title"]), **section}
         for doc, page in sorted(pages.items())
         for section in page
     ]
-    return BEFORE + json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
+    data = json.dumps(entries, ensure_ascii=False, separators=(",", ":"))
+    return f"{BEFORE}{data};{FOLD}{json.dumps(traditional(data), ensure_ascii=False)};"
 
 
-def _weight(doc: str) -> float:
-    return next((weight for start, weight in WEIGHT.items() if doc.startswith(start)), 1.0)
+def read(text: str) -> list[dict[str, str]]:
+    """The sections in what `script` has written."""
+    return json.loads(text.removeprefix(BEFORE).partition(";" + FOLD)[0])
+
+
+def weight(doc: str, title: str) -> float:
+    """What a hit in a section is worth, by the page and the kind of the section.
+
+    >>> weight("book/model/moe", "练习") < weight("book/model/moe", "V3 的路由")
+    True
+    """
+    place = next((value for start, value in WEIGHT.items() if doc.startswith(start)), 1.0)
+    return place * next((value for word, value in KINDS.items() if word in title), 1.0)
+
+
+def traditional(text: str) -> tuple[str, str]:
+    """Traditional characters and, place by place, the simplified ones of the text they stand for.
+
+    >>> traditional("奖")
+    ('獎', '奖')
+    """
+    table = resources.files("opencc") / "dictionary" / "TSCharacters.txt"
+    there, pairs = set(text), {}
+    for line in table.read_text("utf8").splitlines():
+        old, _, new = line.partition("\t")
+        if len(old) == 1 and ord(old) < 0x10000 and old != new[:1] and new[:1] in there:
+            pairs[old] = new[0]
+    return "".join(pairs), "".join(pairs.values())
 
 
 def begin(app) -> None:
@@ -136,7 +195,7 @@ def finish(app, exception) -> None:
     path = Path(app.outdir, DATA)
     pages: dict[str, list[dict[str, str]]] = {}
     if path.is_file():
-        for entry in json.loads(path.read_text("utf8").removeprefix(BEFORE)):
+        for entry in read(path.read_text("utf8")):
             section = {key: entry[key] for key in ("title", "anchor", "text", "code")}
             pages.setdefault(entry["doc"], []).append(section)
     pages = {doc: page for doc, page in pages.items() if doc in app.env.found_docs}

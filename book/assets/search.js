@@ -3,18 +3,36 @@ book/_ext/zhsearch.py), ranks them by BM25 and shows the best of each page as th
 "use strict";
 
 const HAN = "\\u3400-\\u9fff\\uf900-\\ufaff";
-const CUT = new RegExp(`[${HAN}]+|\\d+(?:[.,]\\d+)+|[\\p{Letter}\\p{Number}_]+`, "giu");
+const GREEK = "\\u0370-\\u03ff";
+const WORD = `(?![${HAN}])[\\p{Letter}\\p{Number}]`; // a character of a word; Chinese are letters to Unicode
+const CUT = new RegExp(`[${HAN}]+|\\d+(?:[.,]\\d+)+|(?:${WORD}|_)+`, "giu");
 const FIELDS = { page: 4, title: 5, text: 1, code: 0.4 }; // what an occurrence there counts
 const SATURATION = 2; // k1 of BM25
 const LENGTH = 0.3; // b of BM25
 const PAGES = 20;
 const EXCERPT = 110; // characters
 
+/* Other names of what the book calls differently. */
+const ALIASES = [["投机采样", "推测解码"], ["投机解码", "推测解码"], ["卡时", " gpu 小时"], ["成本", "费用"]];
+
+/* A query as the book would write it: half width, simplified, small letters, by the names of the book. */
+let simplified;
+function fold(query) {
+  const [old, now] = typeof searchFold === "undefined" ? ["", ""] : searchFold;
+  simplified ??= new Map([...old].map((character, i) => [character, now[i]]));
+  const known = (character) => simplified.get(character) ?? character;
+  const plain = query.normalize("NFKC").toLowerCase().replace(new RegExp(`[${HAN}]`, "gu"), known);
+  return ALIASES.reduce((text, [other, ours]) => text.replaceAll(other, ours), plain);
+}
+
+/* Without the blanks between Chinese and anything else, which some put there and some do not. */
+const tight = (text) => text.replace(new RegExp(`(?<=[${HAN}]) +| +(?=[${HAN}])`, "gu"), "");
+
 /* The pieces of a query. Chinese has no spaces, so every pair of neighbouring characters is a
 piece: the more of them, the more likely the words. Latin words and numbers stay whole. */
 function cut(query) {
   const pieces = new Set();
-  for (const [run] of query.toLowerCase().matchAll(CUT)) {
+  for (const [run] of fold(query).matchAll(CUT)) {
     if (!new RegExp(`^[${HAN}]{2}`).test(run)) pieces.add(run);
     else for (let i = 0; i + 1 < run.length; i++) pieces.add(run.slice(i, i + 2));
   }
@@ -22,16 +40,26 @@ function cut(query) {
   return telling.length ? telling : [...pieces]; // a letter begins too many words
 }
 
-/* A piece in a text: Chinese anywhere, the rest from the beginning of a word or of its part. */
+/* A piece in a text: Chinese and Greek anywhere, the rest from the beginning of a word or of its part. */
 function pattern(piece) {
   const escaped = piece.replace(/[.]/g, "\\.");
-  const begins = new RegExp(`^[${HAN}]`).test(piece) ? "" : "(?<![\\p{Letter}\\p{Number}])";
+  const begins = new RegExp(`^[${HAN}${GREEK}]`).test(piece) ? "" : `(?<!${WORD})`;
   return new RegExp(begins + escaped, "giu");
+}
+
+/* The names and the text of a section as one looks for a whole query in them; made once. */
+const prepared = new WeakMap();
+function inOnePiece(section) {
+  if (!prepared.has(section)) {
+    const names = `${section.page}\n${section.title}`;
+    prepared.set(section, { names: tight(names.toLowerCase()), text: tight(section.text.toLowerCase()) });
+  }
+  return prepared.get(section);
 }
 
 /* Sections for the query, best first: [{section, score}]. */
 function find(sections, query) {
-  const whole = query.toLowerCase().trim();
+  const whole = tight(fold(query).trim());
   const pieces = cut(query);
   const scores = sections.map(() => [0, 0]); // of the pieces found: sum, how many
   const names = Object.keys(FIELDS);
@@ -57,8 +85,8 @@ function find(sections, query) {
   const hits = sections.flatMap((section, i) => {
     const [sum, number] = scores[i];
     if (!number) return [];
-    const names = `${section.page}\n${section.title}`.toLowerCase().includes(whole);
-    const together = names ? 2 : section.text.toLowerCase().includes(whole) ? 1.5 : 1;
+    const { names, text } = inOnePiece(section);
+    const together = names.includes(whole) ? 2 : text.includes(whole) ? 1.5 : 1;
     return [{ section, score: sum * (number / pieces.length) * together * section.weight }];
   });
   return hits.sort((a, b) => b.score - a.score);
