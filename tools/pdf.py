@@ -7,9 +7,10 @@ print rules of the style sheet: formulas, figures and tables are those of the si
 embedded once, and a link between two pages is a link inside the file. pypdf puts the cover and
 the contents in front, whose page numbers are known only then, and writes the outline.
 
-Left out is what paper has no use for: links to pages of source code, and the citations which a
-page has folded (except those of the book itself). A formula or a table wider than the paper is
-set smaller; the command fails and names it when even that does not make it fit.
+The solutions of a page stand at its end, away from the exercises. Left out is what paper has no
+use for: links to pages of source code, and the citations which a page has folded (except those of
+the book itself). A formula or a table wider than the paper is set smaller; the command fails and
+names it when even that does not make it fit.
 """
 
 import argparse
@@ -66,6 +67,14 @@ async names => {
     for (const e of article.querySelectorAll("script, summary, .ink-dark, .katex-mathml"))
       e.remove();
     if (i) for (const e of article.querySelectorAll(".cite-this .dropdown")) e.remove();
+    // folded on the screen; on paper not where the eye falls on them with the exercise
+    const answers = article.querySelectorAll(".admonition.solution");
+    if (answers.length) {
+      const part = document.createElement("section");
+      const head = Object.assign(document.createElement("h2"), {textContent: "解答"});
+      part.append(head, ...answers);
+      article.querySelector("section").append(part);
+    }
     for (const e of article.querySelectorAll("details")) e.replaceWith(...e.childNodes);
     for (const e of article.querySelectorAll("[id]")) e.id = `${name}/${e.id}`;
     for (const e of article.querySelectorAll(".headerlink")) {

@@ -1,10 +1,11 @@
 """Every page says how it is cited: GB/T 7714 of 2025 and of 2015, BibTeX, APA and RIS.
 
 ``{cite-this}`` puts the citations of its page where it stands: the standard in force in sight, the
-others folded. A page without the directive gets all of them, folded, at its end. Title and date
-come from the page and from ``CITATION.cff``, the link from ``book/permalinks.yml``; each text has
-the copy button of every code block. Where the address is not known at build time (no
-``BOOK_URL``), and for the day of reading, a placeholder stands, which ``citethis.js`` fills in.
+others folded; ``{cite-this} book`` puts those of the whole book. A page without the directive gets
+all of them, folded, at its end. Title and date come from the page and from ``CITATION.cff``, the
+link from ``book/permalinks.yml``; each text has the copy button of every code
+block. Where the address is not known at build time (no ``BOOK_URL``), and for the day of reading, a
+placeholder stands, which ``citethis.js`` fills in.
 """
 
 from __future__ import annotations
@@ -143,8 +144,12 @@ class cite_this(nodes.General, nodes.Element):
 
 
 class CiteThis(SphinxDirective):
+    optional_arguments = 1  # book: the whole book instead of this page
+
     def run(self):
-        return [cite_this()]
+        if self.arguments not in ([], ["book"]):
+            raise self.error(f"cite-this takes nothing or 'book', not {self.arguments[0]!r}")
+        return [cite_this(book=bool(self.arguments))]
 
 
 def _box(work: Work, *children: nodes.Node) -> nodes.container:
@@ -159,6 +164,7 @@ def fill(app, doctree):
     work = work_of(app, docname, heading.astext())
     marks = list(doctree.findall(cite_this))
     for mark in marks:
+        work = work_of(app, app.config.root_doc if mark["book"] else docname, heading.astext())
         other = nodes.admonition(
             "", nodes.title("", "其他格式"), *blocks(work, FORMATS[1:]), classes=["dropdown"]
         )

@@ -107,6 +107,7 @@ def polish_all(app, exception):
         return
     for path in Path(app.outdir, "_static").glob("*webpack-macros.html"):
         path.unlink()  # a template of the theme, copied by mistake
+    Path(app.outdir, "_static", "readme.png").unlink(missing_ok=True)  # of README.md alone
     toggle = Path(app.outdir, "_static", "togglebutton.js")
     if toggle.is_file():
         script = toggle.read_text("utf8").replace("Toggle hidden content", "展开或收起")

@@ -9,6 +9,7 @@ the book is served; it makes the links absolute.
 from __future__ import annotations
 
 import html
+import json
 import os
 import posixpath
 from pathlib import Path
@@ -27,6 +28,7 @@ PAGE = """<!doctype html>
 <meta name="description" content="固定链接，指向“{title}”现在的位置。">
 <meta http-equiv="refresh" content="0; url={target}">
 <link rel="canonical" href="{canonical}">
+<script>if (location.hash) location.replace({script} + location.hash);</script>
 </head>
 <body><main><h1>{title}</h1><p>本页现在的位置：<a href="{target}">{title}</a></p></main></body>
 </html>
@@ -78,6 +80,7 @@ def write(app, exception):
         text = PAGE.format(
             title=html.escape(app.env.titles[page].astext()),
             target=html.escape(target),
+            script=json.dumps(target),  # a refresh forgets what stands behind the #
             canonical=html.escape(
                 app.config.html_baseurl + page + ".html" if app.config.html_baseurl else target
             ),

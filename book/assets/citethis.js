@@ -7,7 +7,9 @@
   for (const box of document.querySelectorAll(".cite-this")) {
     const walk = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
     const id = [...box.classList].find((name) => name.startsWith("id-"))?.slice(3);
-    const served = location.protocol.startsWith("http") && root !== undefined && id;
+    // the address of this machine is of no use in a citation
+    const own = /^(localhost|127(\.\d+){3}|\[::1\])$/.test(location.hostname);
+    const served = location.protocol.startsWith("http") && !own && root !== undefined && id;
     const address = served ? new URL(`${root}id/${id}.html`, location.href).href : null;
     while (walk.nextNode()) {
       const text = walk.currentNode;

@@ -21,26 +21,29 @@
       document.head.append(element);
     });
 
-  const start = async () => {
-    if (!server) {
-      say("没有连上运行代码的服务。在项目目录里运行 make live，再打开它打印的网址。");
-      return;
-    }
-    const base = `http://127.0.0.1:${server.port}/`;
-    button.disabled = true;
-    say("正在启动内核……");
+  const base = `http://127.0.0.1:${server?.port}/`;
+
+  // whether anybody is there to run the code; says so when not
+  const answers = async () => {
     try {
       const answer = await fetch(`${base}api/status`, {
         headers: { Authorization: `token ${server.token}` },
       });
       if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-      await load("link", { rel: "stylesheet", href: "/live/thebe.css" });
-      await load("script", { src: "/live/index.js" });
+      return true;
     } catch (error) {
-      button.disabled = false;
+      button.hidden = true;
       say(`运行代码的服务没有应答（${error.message}）。它可能已经结束，请重新运行 make live。`);
-      return;
+      return false;
     }
+  };
+
+  const start = async () => {
+    button.disabled = true;
+    say("正在启动内核……");
+    if (!(await answers())) return;
+    await load("link", { rel: "stylesheet", href: "/live/thebe.css" });
+    await load("script", { src: "/live/index.js" });
     for (const pre of inputs) {
       pre.parentElement.querySelector("button.copybtn")?.remove();
       pre.setAttribute("data-executable", "true");
@@ -82,10 +85,15 @@
   });
   const status = document.createElement("span");
   status.setAttribute("role", "status");
-  if (inputs.length) {
+  // a page that is only read has no button that could not work
+  if (inputs.length && server) {
     bar.className = "live-bar";
+    button.hidden = true;
     bar.append(button, status);
     document.querySelector("main article h1")?.after(bar);
     button.addEventListener("click", start);
+    answers().then((there) => {
+      button.hidden = !there;
+    });
   }
 }

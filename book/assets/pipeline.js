@@ -299,7 +299,11 @@ function set_up(lab, number) {
     update();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => { start(); update(); }));
+  form.addEventListener("reset", () => {
+    // first, or a value above it would be cut down to the bound that the backward has set
+    at("weight").max = SLIDERS.find(([name]) => name === "weight")[3];
+    setTimeout(() => { start(); update(); });
+  });
   start();
   update();
   let drawnFor = plot.clientWidth;
