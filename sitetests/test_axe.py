@@ -42,7 +42,7 @@ def _violations(page, theme, rules):
     page.add_style_tag(content=style)
     page.evaluate(
         """() => { for (const button of document.querySelectorAll(
-             "article .toggle-hidden > .toggle-button, article .toggle-hidden button.toggle-button"))
+             "article .toggle-hidden button.toggle-button"))
              button.click();
            for (const fold of document.querySelectorAll("article details")) fold.open = true; }"""
     )
