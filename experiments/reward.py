@@ -3,9 +3,9 @@
     python experiments/reward.py                    # about 5 minutes on one idle CPU core
 
 Every seed has its own base policy, judge and pairs; all its variants start from that base:
-    few       a reward model of 1,000 pairs
+    few       a reward model of 500 pairs
     even      the same number, both answers of a pair equally long
-    many      a reward model of ten times as many
+    many      a reward model of twenty times as many
     recall    a rule that forgot what must not be there
     rule      the quality itself
 """
@@ -40,7 +40,7 @@ from dsnotes.keypoints import (
 OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "reward.json"
 SEEDS = range(8)
 QUESTIONS = 18_000  # for the judge; about a tenth of its pairs are equally long
-FEW, MANY, NEW, FRESH = 1_000, 10_000, 2_000, 500
+FEW, MANY, NEW, FRESH = 500, 10_000, 2_000, 500
 STEPS = 60
 
 

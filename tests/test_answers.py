@@ -223,17 +223,18 @@ def numbers(draw: st.DrawFn) -> tuple[str, Fraction]:
     if draw(st.integers(0, 2)) == 0:
         # \, and {,} are LaTeX: no keyboard has them in full width
         text = text if "\\" in text or "{" in text else text.translate(WIDE)
+    stopped = False
     for _ in range(draw(st.integers(0, 3))):
-        around = ["{}.", " {} ", "{}\n"]
+        around = [" {} ", "{}\n"] if stopped else [" {} ", "{}\n", "{}.", "{}。"]
         if "$" not in text and "＄" not in text:
             around += ["${}$", "$${}$$"]
-        if "\\(" not in text and "\\[" not in text and "." not in text[-1:]:
+        if "\\(" not in text and "\\[" not in text:
             around += [r"\({}\)", r"\[{}\]"]
-        if "{" not in text and "." not in text[-1:]:
+        if "{" not in text and "\\" not in text:
             around += [r"\text{{{}}}", r"\mathrm{{{}}}"]
-        if "." in text[-1:] or "．" in text[-1:]:
-            around.remove("{}.")
-        text = draw(st.sampled_from(around)).format(text)
+        frame = draw(st.sampled_from(around))
+        stopped = stopped or frame in ("{}.", "{}。")
+        text = frame.format(text)
     return text, value
 
 

@@ -132,9 +132,9 @@ def of(variant: str, key: str) -> list:
 @pytest.mark.parametrize("variant", ["few", "even"])
 def test_the_reward_model_is_fooled_on_every_seed(variant: str) -> None:
     before, after = of(variant, "before"), of(variant, "after")
-    assert all(b - a > 0.05 for b, a in zip(before, after, strict=True))
+    assert all(b - a > 0.1 for b, a in zip(before, after, strict=True))
     assert min(of(variant, "rise")) > 0.5
-    assert min(of(variant, "agreement")) > 0.55
+    assert min(of(variant, "agreement")) > 0.6
 
 
 def test_all_small_reward_models_have_as_many_pairs() -> None:
@@ -150,7 +150,7 @@ def test_the_rule_helps_on_every_seed_and_half_a_rule_stops_halfway() -> None:
     assert min(of("recall", "longest")) > 0.8
 
 
-def test_with_ten_times_the_pairs_it_turns_on_the_seed() -> None:
+def test_with_twenty_times_the_pairs_it_turns_on_the_seed() -> None:
     changes = [a - b for b, a in zip(of("many", "before"), of("many", "after"), strict=True)]
     assert min(changes) < 0 < max(changes)
     assert statistics.median(of("many", "after")) > max(

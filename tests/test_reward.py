@@ -504,6 +504,15 @@ def test_hack(name: str) -> None:
     assert hack.ours(hack.honest) == 1.0
 
 
+def test_nan_fools_one_comparison_and_not_the_other() -> None:
+    """nan compares false with every number, by != alone true."""
+    nan = float("nan")
+    assert not abs(nan - 391) > 1e-6  # "wrong only where far off": never far off
+    assert not abs(nan - 391) < 1e-6  # "right only where close": never close
+    assert nan != 391
+    assert ACCURACY("<answer>nan</answer>") == 0.0
+
+
 def test_restricting_names_does_not_make_eval_safe() -> None:
     """Without builtins the classes of the process are still reached, and 9**9**9 still computed."""
     reached = eval("().__class__.__base__.__subclasses__()", {"__builtins__": {}})
