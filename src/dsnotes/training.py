@@ -66,9 +66,10 @@ def train(
     """Train in place with AdamW, one optimizer step per batch, yielding after each.
 
     `gamma` is the bias update speed; it and `learning_rate` may be functions of the step, from 0.
-    `expert_alpha` and `sequence_alpha` weigh the losses of `dsnotes.balance`, each summed over the
-    MoE layers. All zero: nothing balances. `mtp_weight` is the lambda of `dsnotes.mtp.mtp_loss`; 0
-    leaves the prediction modules alone, and their experts are then not among those of `Step.load`.
+    `expert_alpha` weighs the expert-level loss over the whole batch, `sequence_alpha` that of each
+    sequence (`dsnotes.balance`), both summed over the MoE layers. All zero: nothing balances.
+    `mtp_weight` is the lambda of `dsnotes.mtp.mtp_loss`; 0 leaves the prediction modules alone, and
+    their experts are then not among those of `Step.load`.
     Bad values raise ValueError as there, as does a weight for a model without modules.
 
         >>> data = batches(steps=100, batch_size=16, seq_len=128, seed=0)
