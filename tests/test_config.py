@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,20 @@ def test_a_file_that_is_no_configuration_is_named(
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(ValueError, match=rf"config\.json {message}"):
         Config.from_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
+def test_a_configuration_that_is_no_file(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "config.json"
+    match kind:
+        case "folder":
+            path.mkdir()
+        case "pipe":
+            os.mkfifo(path)
+        case "device":
+            path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"config\.json is not JSON: it is no file"):
+        Config.from_json(path)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,8 @@ _YARN = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow"}
 def read_json(path: str | Path) -> dict[str, Any]:
     """The object in a JSON file; ValueError names the file and says what it is instead."""
     path = Path(path)
+    if path.exists() and not path.is_file():  # a pipe or device could be read for ever
+        raise ValueError(f"{path} is not JSON: it is no file")
     content = path.read_bytes()
     if content.startswith(LFS):
         raise ValueError(f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull`")
