@@ -191,9 +191,10 @@ def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]
 def bytes_per_parameter(recipe: str) -> dict[str, float]:
     """What one trained parameter costs in training memory, item by item; the sum is the total.
 
-    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for all else, the usual mixed
-    precision. "fp32": everything in FP32, so that the master weight is the weight itself. Without
-    sharding: ZeRO-1 divides master weight and moments by the number of data-parallel ranks.
+    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for all else, to compare with
+    (gradients in BF16 would save 2 bytes). "fp32": everything in FP32, so that the master weight is
+    the weight itself. Without sharding: ZeRO-1 divides master weight and moments by the number of
+    data-parallel ranks.
     Raises ValueError for any other recipe.
 
         >>> sum(bytes_per_parameter("v3").values())
