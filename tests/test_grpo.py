@@ -346,6 +346,19 @@ def test_trap_6_token_mean_still_depends_on_the_lengths_of_others() -> None:
     assert beside_short == beside_long
 
 
+def test_dapo_of_several_groups() -> None:
+    """DAPO (8) averages within a group, then over groups; "token" over all that is given, as TRL's
+    `dapo` does. Groups of 2 + 4 and 20 + 40 tokens: 1/6 and 1/60 against 1/66 for both."""
+    lengths, advantages = [2, 4, 20, 40], [1.0] * 4
+    in_groups = [
+        push / 2
+        for i in (0, 2)
+        for push in per_token("token", lengths[i : i + 2], advantages[i : i + 2])
+    ]
+    assert in_groups == pytest.approx([1 / 12, 1 / 12, 1 / 120, 1 / 120])
+    assert per_token("token", lengths, advantages) == pytest.approx([1 / 66] * 4)
+
+
 def test_trap_6_difficulty_bias() -> None:
     """The size of a group's push, sum |A|: without std G 2p(1-p), with std G 2 sqrt(p(1-p)). From
     half right to 1 of 64 right it falls by 16.3 without, by 4.03 with std."""
@@ -355,7 +368,7 @@ def test_trap_6_difficulty_bias() -> None:
         assert half / one == pytest.approx(fall, rel=1e-4)
 
 
-def test_trap_8_sequence_ratio_is_not_the_token_ratio() -> None:
+def test_trap_7_sequence_ratio_is_not_the_token_ratio() -> None:
     """Twenty tokens, each 2 % more likely: no token is clipped, the output is: 1.02^20 = 1.486."""
     x = torch.full((1, 20), -1.0, requires_grad=True)
     old, mask = x.detach() - math.log(1.02), torch.ones(1, 20, dtype=torch.bool)

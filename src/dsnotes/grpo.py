@@ -19,6 +19,8 @@ Departures and open points
     - DeepSeekMath, V2 and V3 give no clip width; 0.2 is PPO's.
     - `ratio="geometric"` is the per-token mean of a sequence's log-ratio, which TRL calls
       "sequence"; here "sequence" is the ratio of the probabilities of whole outputs, as V3 prints.
+    - DAPO (8) averages over the tokens of each group, then over groups; "token" takes one mean over
+      all tokens given, as TRL does: the same for one group, for several a long group weighs more.
     - "constant" divides by max_length, as the code of Dr. GRPO does; its formula is max_length=1.
 
 Legend: a batch is B outputs of at most T tokens, whole groups of G outputs or not; log-probs are

@@ -113,7 +113,7 @@ def grpo_step(
     variant: Variant = _GRPO,
     temperature: float = 1.0,
 ) -> dict[str, float]:
-    """One step of GRPO on fresh problems: DeepSeekMath algorithm 1, lines 5 to 10.
+    """One step of GRPO on fresh problems: DeepSeekMath algorithm 1, lines 5 to 11.
 
     `reward` is called as TRL does, with the column `answer`. `prefix` is put in front of every
     completion and is not learned: `shellgame.NO_THOUGHT` forbids thinking. Reports the mean reward,
