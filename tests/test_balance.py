@@ -448,9 +448,9 @@ def test_trap_7_eq_18_counts_the_choice_without_bias() -> None:
 def test_bad_input_is_named() -> None:
     s = torch.full((1, 2, 4), 0.5)
     one_token = torch.tensor([[0]])
-    with pytest.raises(ValueError, match=r"indices must lie in 0 .. .*\(3\), got 1 .. 4"):
+    with pytest.raises(ValueError, match="indices must lie in 0 to 3, got 1 to 4"):
         balance.expert_load(torch.tensor([[1, 4]]), n_routed_experts=4)
-    with pytest.raises(ValueError, match=r"got -1 .. 0"):
+    with pytest.raises(ValueError, match="got -1 to 0"):
         balance.expert_load(torch.tensor([[-1, 0]]), n_routed_experts=4)
     with pytest.raises(TypeError, match="indices"):
         balance.expert_load(torch.tensor([[1.0]]), n_routed_experts=4)
@@ -458,7 +458,7 @@ def test_bad_input_is_named() -> None:
         balance.max_vio(torch.tensor([[1, 2], [0, 0]]))
     with pytest.raises(ValueError, match=r"gamma must be .*got -0\.1"):
         balance.update_bias(torch.zeros(2), torch.tensor([1, 0]), gamma=-0.1)
-    with pytest.raises(ValueError, match=r"alpha must be .*got nan"):
+    with pytest.raises(ValueError, match="alpha must be a finite number, got nan"):
         balance.expert_balance_loss(s[0], one_token.expand(2, 1), alpha=float("nan"))
     with pytest.raises(ValueError, match=r"num_experts_per_tok must lie in 1 .. 4 experts, got 5"):
         balance.sequence_balance_loss(s, num_experts_per_tok=5, alpha=1.0)
@@ -493,9 +493,12 @@ def test_mismatched_shapes_are_named_without_run_time_annotations() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout.splitlines() == [
-        "load must have the shape of bias (2,), got (1,)",
-        "scores must be (batch, seq, experts), not empty, got shape (2, 3)",
-        "scores (..., tokens, experts) and indices (..., tokens, k) must hold the same tokens, "
-        "at least one, got shapes (2, 3) and (1, 1)",
-        "indices must hold whole numbers, got dtype torch.float32",
+        "load must be a signed whole-number tensor of shape (experts) = (2) (sizes as in bias), "
+        "got torch.int64 of shape (1,)",
+        "scores must be a floating-point tensor of shape (batch, seq, experts), "
+        "got torch.float32 of shape (2, 3)",
+        "indices must be a whole-number tensor of shape (*batch, tokens, k) = ([], 2, k) "
+        "(sizes as in scores), got torch.int64 of shape (1, 1)",
+        "indices must be a whole-number tensor of shape (*tokens, k), "
+        "got torch.float32 of shape (1, 1)",
     ], run.stderr

@@ -81,11 +81,32 @@ def test_sizes_below_one_are_refused(name: str) -> None:
         LatentCache(TINY, **sizes)
 
 
+def test_counts_and_lengths_that_would_corrupt_are_refused() -> None:
+    """1.5 tokens, or one length for both sequences, once changed `lengths` without a word."""
+    cache = filled([2, 5])
+    for call, message in (
+        (lambda: cache.advance(1.5), r"num_tokens must be a whole number, got 1\.5"),
+        (lambda: cache.advance(-1), "num_tokens must be at least 0, got -1"),
+        (lambda: cache.positions(-1), "num_tokens must be at least 0, got -1"),
+        (lambda: cache.truncate(torch.tensor(1)), r"lengths must be .* got torch.int64 of shape"),
+        (lambda: cache.truncate(torch.tensor([1])), r"lengths must be \(batch\) = \(2\), got"),
+        (lambda: cache.append(7, torch.zeros(2, 1, WIDTH)), r"layer must lie in 0 \.\. 0, got 7"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+    assert cache.lengths.tolist() == [2, 5]
+
+
+def test_under_autocast_the_cache_keeps_its_type() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        filled([2]).append(0, torch.zeros(1, 1, WIDTH, dtype=torch.bfloat16))
+
+
 def test_foreign_latents_are_refused() -> None:
     cache = filled([2, 5])
     with pytest.raises(TypeError, match=r"dtype torch.float32, got torch.float64"):
         cache.append(0, torch.zeros(2, 1, WIDTH, dtype=torch.float64))
-    with pytest.raises(ValueError, match="2 sequences, got 1"):
+    with pytest.raises(ValueError, match=r"= \(2, seq, 40\) like the cache"):
         cache.append(0, torch.zeros(1, 1, WIDTH))
 
 

@@ -745,13 +745,58 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match=r"recipe must be one of .* got 'fp4'"):
         fp8_linear.bytes_per_parameter("fp4")
     layer = Fp8Linear(8, 3)
-    with pytest.raises(ValueError, match=r"input must be .* \(\.\.\., 8\), got .*\(4, 9\)"):
+    with pytest.raises(ValueError, match=r"input must be \(\.\.\., 8\), got shape \(4, 9\)"):
         layer(torch.randn(4, 9))
     with pytest.raises(TypeError, match=r"weight must be float32, .* got torch.bfloat16"):
         layer.bfloat16()(x)
     model = nn.ModuleDict({"up_proj": nn.Linear(8, 3)})
     with pytest.raises(TypeError, match="up_proj must be a float32 linear layer without bias"):
         fp8_linear.convert(model)
+
+
+def test_codes_of_any_whole_number_type_and_one_rounding() -> None:
+    """2^8 is 0 in uint8; a float64 above a tie must not be rounded on to it by way of float32."""
+    x = torch.tensor([1.5, -448.0, 0.0]).to(torch.float8_e4m3fn)
+    assert torch.equal(fp8.decode(x.view(torch.uint8)), x.float())
+    near_tie = torch.tensor([1.0625 + 1e-12, 1.0625, 1.0625 - 1e-12], dtype=torch.float64)
+    assert cast(near_tie).tolist() == [1.125, 1.0, 1.0]
+
+
+def test_numbers_next_to_the_largest_come_back_finite() -> None:
+    for power_of_two in (False, True):
+        x = torch.full((1, 128), 3.4e38)
+        back = dequantize(quantize(x, power_of_two=power_of_two))
+        assert (back - x).abs().max() <= 3.4e38 / 16
+    infinite = Quantized(torch.tensor([[torch.inf]]).to(torch.float8_e5m2), torch.ones(1, 1), TILE)
+    assert dequantize(infinite).item() == torch.inf
+    with pytest.raises(ValueError, match="x must have scales that fit float32, got a group with"):
+        quantize(torch.full((1, 2), 1e300, dtype=torch.float64))
+
+
+def test_no_gradient_flows_through_a_cast() -> None:
+    x = torch.ones(2, 2, requires_grad=True)
+    assert not dequantize(quantize(x)).requires_grad
+    assert not cast(x).requires_grad
+
+
+def test_products_refuse_what_gave_another_number() -> None:
+    a = torch.ones(2, 64)
+    for options, name in (
+        ({"instruction_k": -32}, "instruction_k"),
+        ({"instruction_k": 0}, "instruction_k"),
+        ({"fraction_bits": math.nan}, "fraction_bits"),
+        ({"fraction_bits": -1}, "fraction_bits"),
+        ({"promote_every": 0}, "promote_every"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=name):
+            fp8_gemm.tensor_core_matmul(a, a, **options)
+    with pytest.raises(ValueError, match=r"b must be .* = \(n, 64\)"):
+        fp8_gemm.tensor_core_matmul(a, torch.ones(2, 1))
+    with pytest.raises(ValueError, match=r"reference must be .* = \(2, 64\)"):
+        fp8_gemm.errors(a, a[:1])
+    q = quantize(torch.ones(2, 300))
+    with pytest.raises(ValueError, match=r"a\.scale_inv must have shape \(2, 3\)"):
+        fp8_gemm.gemm(q._replace(scale_inv=q.scale_inv[:1, :1]), q)
 
 
 def test_bad_shapes_are_named_without_run_time_annotations() -> None:
@@ -769,8 +814,9 @@ def test_bad_shapes_are_named_without_run_time_annotations() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines() == [
-        "x must be a matrix, got shape (2, 3, 4)",
-        "group must hold positive whole numbers or None, got (1.5, None)",
+        "x must be a floating-point tensor of shape (rows, cols), "
+        "got torch.float32 of shape (2, 3, 4)",
+        "group must hold two positive whole numbers or None, got (1.5, None)",
         "rounding must be one of ('truncate', 'nearest'), got 'up'",
     ], done.stderr
 

@@ -423,8 +423,8 @@ def test_bfloat16() -> None:
     [
         ({"mask": torch.zeros(6, 7, dtype=torch.bool)}, "mask must mark at least one token"),
         ({"beta": 0.1, "ref_log_probs": None}, r"ref_log_probs must be given .* got beta 0\.1"),
-        ({"beta": -0.1}, r"beta must be a finite number of at least 0, got -0\.1"),
-        ({"clip_low": -1.0}, "clip_low must be a finite number of at least 0"),
+        ({"beta": -0.1}, r"beta must be at least 0, got -0\.1"),
+        ({"clip_low": -1.0}, "clip_low must be at least 0"),
         ({"ratio": "tokens"}, r"ratio must be one of \('token', .* got 'tokens'"),
         ({"average": "mean"}, r"average must be one of \('sequence', .* got 'mean'"),
         ({"average": "constant"}, "max_length must be at least 1 with average 'constant'"),
@@ -449,18 +449,20 @@ def test_shapes_that_would_broadcast(name: str, monkeypatch: pytest.MonkeyPatch)
     """(6, 1) fits (6, 7) by broadcasting, and would be wrong."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     data = sample() | {"advantages": torch.randn(6, 7).double()}
-    with pytest.raises(ValueError, match=rf"{name} must have .* \(6, 7\), got \(6, 1\)"):
+    with pytest.raises(ValueError, match=rf"{name} must be .* \(6, 7\).*as in log_probs.*\(6, 1\)"):
         grpo_loss(**data | {name: data[name][:, :1]})
-    with pytest.raises(ValueError, match=r"advantages must have .* \(6, 7\), got \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"advantages must be .* = \(6\) or .* got .*\(1,\)"):
         grpo_loss(**data | {"advantages": torch.ones(1)})
 
 
 def test_bad_dtypes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(TypeError, match=r"rewards must be floating point, got dtype torch\.int64"):
+    with pytest.raises(
+        TypeError, match=r"rewards must be a floating-point tensor .* got torch\.int64"
+    ):
         group_advantages(torch.tensor([[1, 0]]))
     data = sample()
-    with pytest.raises(TypeError, match=r"mask must be of dtype bool, got torch\.int64"):
+    with pytest.raises(TypeError, match=r"mask must be a bool tensor .* got torch\.int64"):
         grpo_loss(**data | {"mask": data["mask"].long()})
 
 
@@ -471,7 +473,7 @@ def test_bad_rewards() -> None:
         group_advantages(torch.tensor([[1.0, math.nan]]))
     with pytest.raises(ValueError, match="correction must be 0 or 1, got 2"):
         group_advantages(torch.zeros(1, 3), correction=2)
-    with pytest.raises(ValueError, match="eps must be a finite number of at least 0"):
+    with pytest.raises(ValueError, match="eps must be at least 0"):
         group_advantages(torch.zeros(1, 3), eps=-1e-4)
     ends = torch.zeros(2, 3, 4, dtype=torch.bool)
     ends[0] = True

@@ -11,9 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dsnotes.balance import expert_load
 from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V2_LITE, DEEPSEEK_V3, TINY, Config
 from dsnotes.model import DeepSeek, next_token_probs
+from dsnotes.mtp import add_modules, mtp_loss, predict
 from dsnotes.params import breakdown
+from dsnotes.policy import completion_mask, token_log_probs
+from dsnotes.rollout import sample
+from dsnotes.speculative import speculate, teacher_forced_acceptance
+from dsnotes.training import next_token_loss
 
 SMALL = replace(
     TINY, num_hidden_layers=2, n_routed_experts=8, num_experts_per_tok=2, initializer_range=0.1
@@ -226,13 +232,16 @@ REFUSED: dict[str, tuple[Callable[[DeepSeek], object], str]] = {
     ),
     "negative token": (
         lambda m: m.generate([[3, -1]], max_new_tokens=1),
-        r"tokens must lie in 0 to 255, got -1 to 3",
+        r"prompts\[0\] must lie in 0 to 255, got -1 to 3",
     ),
     "empty sequence": (
         lambda m: m(torch.zeros(2, 0, dtype=torch.long)),
-        r"not empty, got \(2, 0\)",
+        r"tokens must not be empty, got shape \(2, 0\)",
     ),
-    "empty prompt": (lambda m: m.generate([[1], []], max_new_tokens=1), "prompt 1 must be one row"),
+    "empty prompt": (
+        lambda m: m.generate([[1], []], max_new_tokens=1),
+        r"prompts\[1\] must be a row",
+    ),
     "no prompt": (lambda m: m.generate([], max_new_tokens=1), "at least one prompt"),
     "nothing to generate": (
         lambda m: m.generate([[1]], max_new_tokens=0),
@@ -260,7 +269,7 @@ REFUSED: dict[str, tuple[Callable[[DeepSeek], object], str]] = {
     ),
     "negative temperature": (
         lambda m: m.generate([[1]], max_new_tokens=1, temperature=-1.0),
-        "temperature must be at least 0 and finite, got -1.0",
+        "temperature must be at least 0, got -1.0",
     ),
     "top_p of 0": (
         lambda m: m.generate([[1]], max_new_tokens=1, temperature=1.0, top_p=0.0),
@@ -278,5 +287,50 @@ def test_bad_input_is_refused(
 
 
 def test_tokens_that_are_no_integers_are_refused(model: DeepSeek) -> None:
-    with pytest.raises(TypeError, match="tokens"):
+    with pytest.raises(TypeError, match=r"prompts\[0\] must be integers"):
         model.generate([torch.tensor([1.5, 2.0])], max_new_tokens=1)
+
+
+DTYPES = [torch.uint8, torch.int8, torch.int16, torch.uint16, torch.int32]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_tokens_of_any_whole_number_type(model: DeepSeek, dtype: torch.dtype) -> None:
+    """One byte is one token; NumPy on Windows counts in 32 bits, packed data sets in 16."""
+    drafting = add_modules(DeepSeek(TINY))
+    tokens = torch.randint(100, (2, 6))
+    small, lengths = tokens.to(dtype), torch.tensor([2, 3])
+    logits = drafting(tokens)
+    hidden = drafting.model(tokens)
+    for call in (
+        drafting,
+        lambda t: next_token_loss(logits, t),
+        lambda t: predict(drafting, hidden, t)[0],
+        lambda t: mtp_loss(predict(drafting, hidden, t), t, weight=0.3, documents=t),
+        lambda t: speculate(drafting, t, max_new_tokens=3).tokens,
+        lambda t: drafting.generate(t, max_new_tokens=3),
+        lambda t: drafting.generate(list(t), max_new_tokens=3),
+        lambda t: token_log_probs(logits, t),
+        lambda t: completion_mask(t, lengths.to(t.dtype), eos=3),
+        lambda t: teacher_forced_acceptance(drafting, t),
+        lambda t: expert_load(t, n_routed_experts=100),
+        lambda t: sample(drafting, t, group_size=2, max_new_tokens=2, stop_token=3,
+                         generator=torch.Generator().manual_seed(0)).tokens,
+    ):  # fmt: skip
+        assert torch.equal(call(small), call(tokens))
+
+
+def test_next_to_temperature_0_all_mass_is_on_the_largest(model: DeepSeek) -> None:
+    for temperature in (5e-324, 1e-39, 1e-20):
+        found = next_token_probs(torch.tensor([1.0, 2.0, -3e38]), temperature=temperature)
+        assert found.tolist() == [0, 1, 0]
+        new = model.generate([[1, 2]], max_new_tokens=4, temperature=temperature)
+        assert torch.equal(new, model.generate([[1, 2]], max_new_tokens=4))
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_generation_under_autocast(model: DeepSeek) -> None:
+    drafting, prompts = add_modules(DeepSeek(TINY)), torch.tensor([[1, 2, 3]])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.generate(prompts, max_new_tokens=3).shape == (1, 3)
+        assert speculate(drafting, prompts, max_new_tokens=3).tokens.shape == (1, 3)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.policy import (
-    check_factor,
-    check_tokens,
+    check_mask,
     clipped_surrogate,
     completion_mask,
     k1,
@@ -105,6 +104,13 @@ def test_completion_mask() -> None:
     ]
 
 
+def test_several_end_tokens() -> None:
+    """The first of any ends the output; what is no end of it stands in the way of nothing."""
+    tokens, lengths = torch.tensor([[5, 6, 7, 1, 9, 2, 0, 0]]), torch.tensor([2])
+    for eos, length in (([1, 2], 2), ([2, 1], 2), ([2], 4), (2, 4), ([0, 2], 4), ([], 6)):
+        assert completion_mask(tokens, lengths, eos=eos).sum() == length
+
+
 # Estimators of KL
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
@@ -179,24 +185,26 @@ def test_gaussian_table() -> None:
 
 def test_bad_input() -> None:
     tokens, logits = torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, 3)
-    with pytest.raises(ValueError, match=r"temperature must be a positive finite number, got 0\.0"):
+    with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
         token_log_probs(logits, tokens, temperature=0.0)
+    with pytest.raises(
+        ValueError, match=r"temperature must exceed 2\.94e-39 for gradients, got 1e-39"
+    ):
+        token_log_probs(logits.requires_grad_(), tokens, temperature=1e-39)
+    with pytest.raises(ValueError, match="tokens must lie in 0 to 2, got 0 to 3"):
+        token_log_probs(logits, tokens + torch.tensor([0, 0, 0, 3]))
+    with pytest.raises(ValueError, match="a log-prob does not fit"):
+        token_log_probs(torch.tensor([[[3e38, -3e38], [0, 0]]]), torch.tensor([[0, 1]]))
     with pytest.raises(ValueError, match=r"prompt_lengths must lie in 1 \.\. 4, got \[0, 3\]"):
         completion_mask(tokens, torch.tensor([0, 3]), eos=0)
     with pytest.raises(ValueError, match=r"prompt_lengths must lie in 1 \.\. 4, got \[2, 5\]"):
         completion_mask(tokens, torch.tensor([2, 5]), eos=0)
-    with pytest.raises(ValueError, match=r"clip_low must be a finite number of at least 0, got -0"):
+    with pytest.raises(ValueError, match=r"clip_low must be at least 0, got -0\.1"):
         clipped_surrogate(logits, logits, clip_low=-0.1)
-    with pytest.raises(ValueError, match="clip_high must be a finite number of at least 0"):
+    with pytest.raises(ValueError, match="clip_high must be a finite number or None, got nan"):
         clipped_surrogate(logits, logits, clip_high=math.nan)
-    with pytest.raises(ValueError, match="weight must be a finite number of at least 0, got inf"):
-        check_factor("weight", math.inf)
     mask = torch.ones(2, 4, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"log_probs must be \(batch, seq\), got \(2, 4, 3\)"):
-        check_tokens(logits, mask)
-    with pytest.raises(ValueError, match=r"values must have the shape of log_probs \(2, 4\), got"):
-        check_tokens(logits[..., 0], mask, values=torch.zeros(2, 3))
     with pytest.raises(ValueError, match="old must be detached, got one that requires grad"):
-        check_tokens(logits[..., 0], mask, old=torch.zeros(2, 4, requires_grad=True))
+        check_mask(mask, old=torch.zeros(2, 4, requires_grad=True))
     with pytest.raises(ValueError, match="mask must mark at least one token, got none"):
-        check_tokens(logits[..., 0], ~mask)
+        check_mask(~mask)

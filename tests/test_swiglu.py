@@ -55,12 +55,19 @@ def test_keeps_two_inner_tensors_for_backward() -> None:
     assert sum(t.shape == (5, 6) for t in saved) == 2
 
 
-def test_a_gradient_of_a_gradient_is_refused() -> None:
-    arguments = _arguments(weighted=True)
-    upstream = torch.ones(5, 8, dtype=torch.float64, requires_grad=True)
-    (dx,) = torch.autograd.grad(_grouped(*arguments), arguments[0], upstream, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dx.sum().backward()
+@pytest.mark.parametrize("weighted", [True, False])
+def test_second_derivatives_against_finite_differences(weighted: bool) -> None:
+    assert torch.autograd.gradgradcheck(_grouped, _arguments(weighted=weighted), atol=1e-6)
+
+
+def test_second_derivative_when_the_factor_depends_on_the_rows() -> None:
+    """As behind a gate: the way from the rows through the factor must be counted once."""
+    x, _, *matrices = _arguments(weighted=True)
+
+    def both_ways(x: Tensor) -> Tensor:
+        return _grouped(x, x[:, :1].sigmoid(), *matrices)
+
+    assert torch.autograd.gradgradcheck(both_ways, [x])
 
 
 def test_bfloat16_with_a_float32_weight_keeps_its_type() -> None:

@@ -24,17 +24,20 @@ Departures
 Shapes: B sequences of T tokens, E routed experts (N_r), K of them chosen by each token (K_r).
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
+from dsnotes.checks import checked
+from dsnotes.numeric import at_least, narrowed, token_ids, widened
 
+
+@checked
 def expert_load(
-    indices: Int[Tensor, "*tokens k"], *, n_routed_experts: int
+    indices: Integer[Tensor, "*tokens k"], *, n_routed_experts: int
 ) -> Int[Tensor, " experts"]:
     """How many (token, choice) slots each expert got; the counts sum to T*K.
 
@@ -43,16 +46,12 @@ def expert_load(
         >>> expert_load(torch.tensor([[0, 1], [0, 2]]), n_routed_experts=4)
         tensor([2, 1, 1, 0])
     """
-    if indices.is_floating_point() or indices.dtype == torch.bool:
-        raise TypeError(f"indices must hold whole numbers, got dtype {indices.dtype}")
-    if indices.numel() and not 0 <= indices.min() <= indices.max() < n_routed_experts:
-        raise ValueError(
-            f"indices must lie in 0 .. n_routed_experts - 1 ({n_routed_experts - 1}), "
-            f"got {indices.min().item()} .. {indices.max().item()}"
-        )
-    return indices.flatten().bincount(minlength=n_routed_experts)
+    at_least(1, n_routed_experts=n_routed_experts)
+    experts = token_ids(indices, vocab_size=n_routed_experts, name="indices")
+    return experts.flatten().bincount(minlength=n_routed_experts)
 
 
+@checked
 def max_vio(load: Int[Tensor, "*layers experts"]) -> Float[Tensor, "*layers"]:
     """MaxVio (loss-free balancing eq. 4): how far the fullest expert is above the mean load.
 
@@ -63,13 +62,14 @@ def max_vio(load: Int[Tensor, "*layers experts"]) -> Float[Tensor, "*layers"]:
         >>> max_vio(torch.tensor([6, 2, 2, 2]))
         tensor(1.)
     """
-    if not load.numel() or (load.sum(-1) <= 0).any():
+    if not load.numel() or (load < 0).any() or (load.sum(-1) == 0).any():
         raise ValueError(f"load must count at least one token per layer, got {load.tolist()}")
     mean = load.sum(-1) / load.shape[-1]
     return (load.amax(-1) - mean) / mean
 
 
 @torch.no_grad()
+@checked
 def update_bias(
     bias: Float[Tensor, " experts"], load: Int[Tensor, " experts"], *, gamma: float
 ) -> None:
@@ -83,11 +83,7 @@ def update_bias(
     """
     if bias.requires_grad:
         raise TypeError("bias must be a buffer that gets no gradient, got one that requires_grad")
-    if bias.shape != load.shape:
-        raise ValueError(
-            f"load must have the shape of bias {tuple(bias.shape)}, got {tuple(load.shape)}"
-        )
-    _check_factor("gamma", gamma)
+    at_least(0, gamma=gamma)
     # mean - c_i has the sign of sum - E*c_i, which whole numbers give exactly: a load equal to
     # the mean leaves its bias alone
     bias += gamma * torch.sign(load.sum() - load.numel() * load)
@@ -108,8 +104,9 @@ class BiasBalancer:
         >>> load = balancer.step()  # (layers, E)
     """
 
+    @checked
     def __init__(self, gates: Iterable[nn.Module], *, gamma: float) -> None:
-        _check_factor("gamma", gamma)
+        at_least(0, gamma=gamma)
         self.gates = list(gates)
         self.gamma = gamma
         if not self.gates:
@@ -132,7 +129,8 @@ class BiasBalancer:
         """The bias of each gate; looked up anew, since moving a module replaces its buffers."""
         return [gate.get_buffer("e_score_correction_bias") for gate in self.gates]
 
-    def observe(self, indices: Sequence[Int[Tensor, "... _"]]) -> None:
+    @checked
+    def observe(self, indices: Sequence[Integer[Tensor, "... _"]]) -> None:
         """Add the choices of one micro-batch, one tensor per gate.
 
         Raises ValueError when there are more or fewer tensors than gates.
@@ -163,19 +161,21 @@ class BiasBalancer:
         return [torch.zeros_like(bias, dtype=torch.int64) for bias in self.biases]
 
 
+@checked
 def sequence_balance_loss(
     scores: Float[Tensor, "batch seq experts"], *, num_experts_per_tok: int, alpha: float
 ) -> Float[Tensor, ""]:
     """Sequence-wise auxiliary loss (V3 eq. 17-20), the mean over the sequences of the batch.
 
     `scores` (B, T, E) are the affinities s without bias, attached to the graph: f carries no
-    gradient, P does. Uniform scores give alpha. Raises ValueError when an argument is out of range.
+    gradient, P does. Uniform scores give alpha. Raises ValueError when an argument is out of range,
+    scores are negative or not finite, or so small that the gradient does not fit their type.
 
         >>> sequence_balance_loss(torch.full((1, 4, 8), 0.5), num_experts_per_tok=2, alpha=1.0)
         tensor(1.)
     """
-    _check_factor("alpha", alpha)
-    if scores.ndim != 3 or not scores.numel():
+    at_least(0, alpha=alpha)
+    if not scores.numel():
         raise ValueError(
             f"scores must be (batch, seq, experts), not empty, got shape {tuple(scores.shape)}"
         )
@@ -185,18 +185,38 @@ def sequence_balance_loss(
             f"num_experts_per_tok must lie in 1 .. {n_experts} experts, got {num_experts_per_tok}"
         )
     chosen = scores.topk(num_experts_per_tok, dim=-1).indices.flatten(1)
-    count = torch.zeros_like(scores[:, 0]).scatter_add_(
-        1, chosen, torch.ones_like(chosen, dtype=scores.dtype)
+    s = widened(scores)
+    count = torch.zeros_like(s[:, 0]).scatter_add_(
+        1, chosen, torch.ones_like(chosen, dtype=s.dtype)
     )
     f = n_experts / (num_experts_per_tok * n_tokens) * count  # (18)
-    s_prime = scores / scores.sum(dim=-1, keepdim=True)  # (19)
+    s_prime, steepness = normalised(s)  # (19)
     P = s_prime.mean(dim=1)  # (20)
-    return alpha * (f * P).sum(dim=-1).mean()  # (17)
+    loss = alpha * (f * P).sum(dim=-1).mean()  # (17)
+    bound = loss.detach() + alpha * f.max() * steepness / (len(scores) * n_tokens)
+    return narrowed(loss, scores, what="scores are too small", bound=bound)
 
 
+def normalised(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Affinities (..., E) divided by their sum (V3 eq. 19), and the largest derivative of it.
+
+    Where all of a token have underflowed to 0 they stay 0, as in the gate, and carry no gradient.
+
+        >>> normalised(torch.tensor([[1.0, 3.0], [0.0, 0.0]]))[0]
+        tensor([[0.2500, 0.7500], [0.0000, 0.0000]])
+    """
+    top = scores.detach().amax(dim=-1, keepdim=True)
+    if not ((scores >= 0) & (top < torch.inf)).all():  # also for NaN
+        raise ValueError("scores must be finite and at least 0, got others")
+    share = scores / top.masked_fill(top == 0, 1)  # the sum neither overflows nor underflows
+    total = share.sum(dim=-1, keepdim=True).masked_fill(top == 0, 1)
+    return (share / total).masked_fill(top == 0, 0), 1 / top.masked_fill(top == 0, 1).min()
+
+
+@checked
 def expert_balance_loss(
     scores: Float[Tensor, "*batch tokens experts"],
-    indices: Int[Tensor, "*batch tokens k"],
+    indices: Integer[Tensor, "*batch tokens k"],
     *,
     alpha: float,
 ) -> Float[Tensor, ""]:
@@ -215,20 +235,15 @@ def expert_balance_loss(
         >>> expert_balance_loss(scores.flatten(0, 1), torch.tensor([[0], [1]]), alpha=1.0)
         tensor(1.)
     """
-    _check_factor("alpha", alpha)
-    if scores.ndim < 2 or scores.shape[:-1] != indices.shape[:-1] or not indices.numel():
+    at_least(0, alpha=alpha)
+    if not indices.numel():
         raise ValueError(
-            "scores (..., tokens, experts) and indices (..., tokens, k) must hold the same tokens, "
-            f"at least one, got shapes {tuple(scores.shape)} and {tuple(indices.shape)}"
+            f"indices must hold at least one expert, got none, of shape {tuple(indices.shape)}"
         )
     n_experts = scores.shape[-1]
     sequences = indices.reshape(-1, indices.shape[-2:].numel())
     load = torch.stack([expert_load(row, n_routed_experts=n_experts) for row in sequences])
-    f = n_experts / sequences.shape[1] * load.to(scores.dtype)  # (13): N' / (K' T) times the count
-    P = scores.mean(dim=-2).view_as(f)  # (14)
-    return alpha * (f * P).sum(dim=-1).mean()  # (12)
-
-
-def _check_factor(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")
+    P = widened(scores).mean(dim=-2).view_as(load)  # (14)
+    f = n_experts / sequences.shape[1] * load.to(P.dtype)  # (13): N' / (K' T) times the count
+    loss = alpha * (f * P).sum(dim=-1).mean()  # (12)
+    return narrowed(loss, scores, what="alpha times scores is too large")

@@ -13,10 +13,12 @@ Departures
 """
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
+from dsnotes.checks import checked
 from dsnotes.config import Config
+from dsnotes.numeric import at_least
 
 
 class LatentCache:
@@ -35,6 +37,7 @@ class LatentCache:
         True
     """
 
+    @checked
     def __init__(
         self,
         config: Config,
@@ -46,10 +49,7 @@ class LatentCache:
         device: torch.device | str | None = None,
     ) -> None:
         num_layers = config.num_hidden_layers if num_layers is None else num_layers
-        sizes = {"batch_size": batch_size, "capacity": capacity, "num_layers": num_layers}
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, got {size}")
+        at_least(1, batch_size=batch_size, capacity=capacity, num_layers=num_layers)
         width = config.kv_lora_rank + config.qk_rope_head_dim
         self.latents = torch.zeros(
             num_layers, batch_size, capacity, width, dtype=dtype, device=device
@@ -66,8 +66,10 @@ class LatentCache:
         """Bytes of the latents: layers * batch * capacity * (c + r) * element size."""
         return self.latents.nbytes
 
+    @checked
     def positions(self, num_tokens: int) -> Int[Tensor, "batch seq"]:
         """Positions of the next `num_tokens` tokens; ValueError when they do not fit."""
+        at_least(0, num_tokens=num_tokens)
         longest = int(self.lengths.max())
         if longest + num_tokens > self.capacity:
             raise ValueError(
@@ -77,6 +79,7 @@ class LatentCache:
         steps = torch.arange(num_tokens, device="cpu")
         return (self.lengths[:, None] + steps).to(self.latents.device)
 
+    @checked
     def append(
         self, layer: int, latents: Float[Tensor, "batch seq c_r"]
     ) -> Float[Tensor, "batch past c_r"]:
@@ -84,22 +87,28 @@ class LatentCache:
 
         The tokens count as held only after `advance`, once every layer has written its own.
         """
+        if torch.is_autocast_enabled(latents.device.type):  # which may have left them narrower
+            latents = latents.to(self.latents.dtype)
         for what in ("dtype", "device"):
             if getattr(latents, what) != getattr(self.latents, what):
                 raise TypeError(
                     f"latents must have the cache's {what} {getattr(self.latents, what)}, "
                     f"got {getattr(latents, what)}"
                 )
-        if len(latents) != self.latents.shape[1]:
+        batch, _, width = self.latents.shape[1:]
+        if (len(latents), latents.shape[2]) != (batch, width):
             raise ValueError(
-                f"latents must hold the cache's {self.latents.shape[1]} sequences, "
-                f"got {len(latents)}"
+                f"latents must be (batch, seq, c_r) = ({batch}, seq, {width}) like the cache's, "
+                f"got {tuple(latents.shape)}"
             )
+        if not 0 <= layer < len(self.latents):
+            raise ValueError(f"layer must lie in 0 .. {len(self.latents) - 1}, got {layer}")
         positions = self.positions(latents.shape[1])
         row = torch.arange(len(latents), device=latents.device)[:, None]
         self.latents[layer, row, positions] = latents.detach()
         return self.latents[layer, :, : int(self.lengths.max()) + latents.shape[1]]
 
+    @checked
     def mask(self, num_tokens: int) -> Bool[Tensor, "batch seq past"] | None:
         """True where a new token may look; None when that is everywhere.
 
@@ -112,17 +121,23 @@ class LatentCache:
         past = torch.arange(int(self.lengths.max()) + num_tokens, device=positions.device)
         return past <= positions[:, :, None]
 
+    @checked
     def advance(self, num_tokens: int) -> None:
         """Count the tokens just written by every layer as held."""
         self.positions(num_tokens)
         self.lengths = self.lengths + num_tokens
 
-    def truncate(self, lengths: Int[Tensor, "batch"]) -> None:
+    @checked
+    def truncate(self, lengths: Integer[Tensor, "batch"]) -> None:
         """Keep the first `lengths` tokens of each sequence, to roll back or to drop padding.
 
         Raises ValueError unless 0 <= lengths <= the tokens held.
         """
         lengths = lengths.to("cpu", torch.long)
+        if lengths.shape != self.lengths.shape:
+            raise ValueError(
+                f"lengths must be (batch) = ({len(self.lengths)}), got {tuple(lengths.shape)}"
+            )
         if bool((lengths < 0).any()) or bool((lengths > self.lengths).any()):
             raise ValueError(
                 f"lengths must lie between 0 and the tokens held {self.lengths.tolist()}, "
@@ -131,6 +146,7 @@ class LatentCache:
         self.lengths = lengths.clone()
 
 
+@checked
 def cache_elements_per_token(config: Config) -> int:
     """Numbers MLA caches per token in all layers, (d_c + d_h^R) l: V2 table 1.
 
@@ -142,6 +158,7 @@ def cache_elements_per_token(config: Config) -> int:
     return (config.kv_lora_rank + config.qk_rope_head_dim) * config.num_hidden_layers
 
 
+@checked
 def head_cache_elements_per_token(
     *, num_key_value_heads: int, head_dim: int, num_hidden_layers: int
 ) -> int:
@@ -153,4 +170,10 @@ def head_cache_elements_per_token(
         ...     num_key_value_heads=8, head_dim=128, num_hidden_layers=95)  # DeepSeek 67B
         194560
     """
+    at_least(
+        1,
+        num_key_value_heads=num_key_value_heads,
+        head_dim=head_dim,
+        num_hidden_layers=num_hidden_layers,
+    )
     return 2 * num_key_value_heads * head_dim * num_hidden_layers

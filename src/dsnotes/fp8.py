@@ -21,8 +21,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int, Shaped
+from jaxtyping import Float, Float32, Int, Integer, Shaped
 from torch import Tensor
+
+from dsnotes.checks import checked
 
 
 class Format(NamedTuple):
@@ -55,17 +57,21 @@ TOKEN_TILE: Group = (128, 1)  # 128 tokens, one channel
 BLOCK: Group = (128, 128)
 
 
+@torch.no_grad()
+@checked
 def cast(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Shaped[Tensor, "*shape"]:
     """The nearest numbers of `fmt`, ties to even mantissa; magnitudes above `fmt.max` become it.
 
     Without the clamp, what happens above the maximum differs from dtype to dtype: torch turns
-    61,440 into infinity as E5M2 and 600 into 448 as E4M3. NaN stays NaN (INT8 has none: 0).
+    61,440 into infinity as E5M2 and 600 into 448 as E4M3. NaN stays NaN (INT8 has none: 0). No
+    gradient flows: that of rounding is 0; what training takes for it is in `dsnotes.fp8_linear`.
 
         >>> cast(torch.tensor([0.3, 17.0, 600.0])).float()
         tensor([  0.3125,  16.0000, 448.0000])
     """
-    x = x.float().clamp(-fmt.max, fmt.max)
-    if fmt.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+    # float64 keeps its digits: rounded to float32 first, numbers near a tie would fall on it
+    x = x.to(torch.promote_types(x.dtype, torch.float32)).clamp(-fmt.max, fmt.max)
+    if x.dtype == torch.float32 and fmt.dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
         return x.to(fmt.dtype)
     # x = c * 2^e with 0.5 <= |c| < 1; subnormals share the step of the smallest normal number
     exponent = torch.frexp(x).exponent.clamp(min=2 - fmt.bias)
@@ -74,6 +80,7 @@ def cast(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Shaped[Tensor, "*sha
     return (nearest if fmt.dtype.is_floating_point else nearest.nan_to_num(0.0)).to(fmt.dtype)
 
 
+@checked
 def codes(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Int[Tensor, "*shape"]:
     """The bits of the nearest numbers of a floating format, as whole numbers below 2^fmt.bits.
 
@@ -87,7 +94,8 @@ def codes(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Int[Tensor, "*shape
     return stored >> (8 * y.itemsize - fmt.bits)
 
 
-def decode(codes: Int[Tensor, "*shape"], fmt: Format = E4M3) -> Float32[Tensor, "*shape"]:
+@checked
+def decode(codes: Integer[Tensor, "*shape"], fmt: Format = E4M3) -> Float32[Tensor, "*shape"]:
     """The numbers that codes stand for, straight from the definition of the format.
 
     E4M3 gives up infinity: only the mantissa 111 of the largest exponent is NaN. The other two
@@ -99,6 +107,7 @@ def decode(codes: Int[Tensor, "*shape"], fmt: Format = E4M3) -> Float32[Tensor, 
     """
     if not fmt.exponent_bits:
         raise ValueError(f"fmt must be a floating format, got {fmt.name}")
+    codes = codes.long()  # 2^8 is 0 in uint8
     if codes.numel() and not 0 <= codes.min() <= codes.max() < 2**fmt.bits:
         raise ValueError(
             f"codes must lie in 0 .. {2**fmt.bits - 1} for {fmt.name}, "
@@ -123,7 +132,7 @@ def bit_pattern(x: float, fmt: Format = E4M3) -> str:
     >>> bit_pattern(448.0), bit_pattern(-0.3)
     ('0 1111 110', '1 0101 010')
     """
-    text = f"{codes(torch.tensor(x), fmt).item():0{fmt.bits}b}"
+    text = f"{codes(torch.tensor(x, dtype=torch.float64), fmt).item():0{fmt.bits}b}"
     return f"{text[0]} {text[1 : -fmt.mantissa_bits]} {text[-fmt.mantissa_bits :]}"
 
 
@@ -144,6 +153,8 @@ class Quantized(NamedTuple):
         return Quantized(self.data.T, self.scale_inv.T, (self.group[1], self.group[0]))
 
 
+@torch.no_grad()
+@checked
 def quantize(
     x: Float[Tensor, "rows cols"],
     *,
@@ -155,51 +166,67 @@ def quantize(
 
     Sizes need not be multiples of the group: the groups at the edges are smaller. With
     `power_of_two` the scale is rounded up to 2^ceil(log2 s), which UE8M0 holds in one byte.
-    Raises ValueError when a side of `group` is no positive whole number.
+    Computed in float32, float64 in float64. No gradient flows. Raises ValueError when a side of
+    `group` is no positive whole number, or a scale does not fit float32.
 
         >>> q = quantize(torch.randn(576, 7168), group=BLOCK)
         >>> q.data.dtype, q.scale_inv.shape
         (torch.float8_e4m3fn, torch.Size([5, 56]))
     """
     _check_group(group)
-    if x.ndim != 2:
-        raise ValueError(f"x must be a matrix, got shape {tuple(x.shape)}")
     rows, cols = x.shape
-    groups = _in_groups(x.float(), group)
+    groups = _in_groups(x.to(torch.promote_types(x.dtype, torch.float32)), group)
     amax = groups.abs().amax(dim=(1, 3))
-    scale = (amax / fmt.max).clamp(min=torch.finfo(torch.float32).tiny)
+    scale = (amax / fmt.max).clamp(min=torch.finfo(torch.float32).tiny).float()
     if power_of_two:
         scale = _power_of_two_above(scale)
     scale = scale.masked_fill(amax == 0, 1.0).masked_fill(~amax.isfinite(), torch.nan)
+    if x.dtype == torch.float64 and (scale.isinf() & amax.isfinite()).any():
+        raise ValueError(f"x must have scales that fit float32, got a group with {amax.max():.6g}")
     data = cast(groups / scale[:, None, :, None], fmt)
     return Quantized(_ungrouped(data, rows, cols), scale, group)
 
 
+@checked
 def dequantize(q: Quantized) -> Float32[Tensor, "rows cols"]:
     """Codes times their scale; also reads a released weight with its `weight_scale_inv`.
 
-    The scales may be of any floating type, UE8M0 (`torch.float8_e8m0fnu`) included. Raises
-    ValueError when there is not one scale for each group.
+    The scales may be of any floating type, UE8M0 (`torch.float8_e8m0fnu`) included. What rounding
+    has lifted above the largest float32 becomes it. Raises ValueError when there is not one scale
+    for each group.
 
         >>> w = dequantize(Quantized(weight, weight_scale_inv, BLOCK))
     """
-    _check_group(q.group)
-    rows, cols = q.data.shape
+    check_scales(q)
     groups = _in_groups(q.data.float(), q.group)
-    expected = (groups.shape[0], groups.shape[2])
+    scale = q.scale_inv.float()[:, None, :, None]  # torch promotes no 8-bit type
+    largest = torch.full_like(scale, torch.finfo(torch.float32).max)
+    largest = largest.masked_fill(~scale.isfinite(), torch.inf)
+    numbers = (groups * scale).clamp(-largest, largest)
+    if q.data.dtype in (E5M2.dtype, E5M6.dtype):  # these have infinities of their own
+        numbers = torch.where(groups.isinf(), groups * scale, numbers)
+    return _ungrouped(numbers, *q.data.shape)
+
+
+def check_scales(q: Quantized, name: str = "q") -> None:
+    """ValueError unless `q` is a matrix with one scale for each group."""
+    _check_group(q.group)
+    if q.data.ndim != 2:
+        raise ValueError(f"{name}.data must be a matrix, got shape {tuple(q.data.shape)}")
+    expected = tuple(
+        -(-size // (side or max(size, 1))) for size, side in zip(q.data.shape, q.group, strict=True)
+    )
     if tuple(q.scale_inv.shape) != expected:
         raise ValueError(
-            f"scale_inv must have shape {expected}, one scale for each {q.group} group of data "
-            f"{(rows, cols)}, got {tuple(q.scale_inv.shape)}"
+            f"{name}.scale_inv must have shape {expected}, one scale for each {q.group} group of "
+            f"data {tuple(q.data.shape)}, got {tuple(q.scale_inv.shape)}"
         )
-    scale = q.scale_inv.float()  # torch promotes no 8-bit type
-    return _ungrouped(groups * scale[:, None, :, None], rows, cols)
 
 
 def _check_group(group: Group) -> None:
-    for side in group:
-        if side is not None and (not isinstance(side, int) or side < 1):
-            raise ValueError(f"group must hold positive whole numbers or None, got {group!r}")
+    whole = [side is None or (type(side) is int and side > 0) for side in group]
+    if whole != [True, True]:
+        raise ValueError(f"group must hold two positive whole numbers or None, got {group!r}")
 
 
 def _in_groups(x: Tensor, group: Group) -> Tensor:

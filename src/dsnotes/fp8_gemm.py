@@ -20,19 +20,22 @@ Departures
 """
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from dsnotes.fp8 import BLOCK, E4M3, TILE, Quantized, cast
+from dsnotes.checks import checked
+from dsnotes.fp8 import BLOCK, E4M3, TILE, Quantized, cast, check_scales
+from dsnotes.numeric import at_least
 
 PROMOTION = 128  # N_C, terms per partial sum and per scale
 _OF_ZERO = -100  # an exponent below that of any product: a product of 0 aligns nothing
 
 
+@checked
 def gemm(
     a: Quantized, b: Quantized, *, out_dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "m n"]:
@@ -46,6 +49,7 @@ def gemm(
         torch.Size([5, 7])
     """
     for name, q in (("a", a), ("b", b)):
+        check_scales(q, name)
         if q.group[1] not in (PROMOTION, None):
             raise ValueError(
                 f"{name} must share a scale along {PROMOTION} columns, the axis that is summed, "
@@ -67,6 +71,7 @@ def gemm(
     return out.to(out_dtype)
 
 
+@checked
 def tensor_core_matmul(
     a: Float[Tensor, "m k"],
     b: Float[Tensor, "n k"],
@@ -90,13 +95,14 @@ def tensor_core_matmul(
         >>> tensor_core_matmul(a, b, promote_every=32)
         tensor([[16416.]])
     """
-    if promote_every is not None and (promote_every < 1 or promote_every % instruction_k):
+    at_least(1, instruction_k=instruction_k, promote_every=promote_every)
+    if not 0 <= fraction_bits <= 23:
+        raise ValueError(f"fraction_bits must lie in 0 .. 23, those of FP32, got {fraction_bits}")
+    if promote_every is not None and promote_every % instruction_k:
         raise ValueError(
             f"promote_every must be a multiple of instruction_k ({instruction_k}) or None, "
             f"got {promote_every}"
         )
-    if rounding not in _ROUNDINGS:
-        raise ValueError(f"rounding must be one of {tuple(_ROUNDINGS)}, got {rounding!r}")
 
     def cut(terms: Tensor, top: Tensor) -> Tensor:
         """Keep `fraction_bits` below the bit of 2^top."""
@@ -132,7 +138,8 @@ def _exponent(x: Tensor) -> Tensor:
 _ROUNDINGS = {"truncate": torch.trunc, "nearest": torch.round}
 
 # |z| and max(0, z) of a normal z add up without cancelling, as uniform numbers do.
-DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
+Distribution = Literal["normal", "half-normal", "rectified", "uniform"]
+DISTRIBUTIONS: dict[Distribution, Callable[..., Tensor]] = {
     "normal": torch.randn,
     "half-normal": lambda *size, generator: torch.randn(*size, generator=generator).abs(),
     "rectified": lambda *size, generator: torch.randn(*size, generator=generator).relu(),
@@ -140,11 +147,12 @@ DISTRIBUTIONS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+@checked
 def accumulation_errors(
     *,
     ks: Iterable[int],
     promote_every: Iterable[int | None] = (None, 512, 256, 128, 64, 32),
-    distributions: Iterable[str] = tuple(DISTRIBUTIONS),
+    distributions: Iterable[Distribution] = get_args(Distribution),
     fraction_bits: int = 13,
     share: float = 0.5,
     size: int = 64,
@@ -175,19 +183,24 @@ def accumulation_errors(
     return rows
 
 
+@checked
 def random_operands(
-    distribution: str, k: int, *, size: int = 64, seed: int = 0
+    distribution: Distribution, k: int, *, size: int = 64, seed: int = 0
 ) -> tuple[Float32[Tensor, "size k"], Float32[Tensor, "size k"]]:
-    """A and B of `accumulation_errors`: random, cast to E4M3 as they are."""
+    """A and B of `accumulation_errors`."""
+    at_least(1, k=k, size=size)
     generator = torch.Generator().manual_seed(seed)
     a, b = (DISTRIBUTIONS[distribution](size, k, generator=generator) for _ in range(2))
     return cast(a).float(), cast(b).float()
 
 
+@checked
 def errors(
     c: Float[Tensor, "m n"], reference: Float[Tensor, "m n"], *, share: float = 0.5
 ) -> dict[str, float]:
-    """The three measures of `accumulation_errors`."""
+    """The three measures of `accumulation_errors`; ValueError for a reference of nothing but 0."""
+    if not 0 <= share <= 1 or not reference.any():
+        raise ValueError(f"share must lie in 0 .. 1 and reference not be 0, got {share} of it")
     error = (c - reference).abs()
     large = reference.abs() >= reference.abs().quantile(1 - share)
     return {

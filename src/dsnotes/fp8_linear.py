@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dsnotes.checks import checked
 from dsnotes.fp8 import (
     BLOCK,
     E4M3,
@@ -83,6 +84,8 @@ class _Fp8Linear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if torch.is_grad_enabled():  # create_graph: rounding would be left out of the second one
+            raise RuntimeError("Fp8Linear has no gradient of a gradient: its steps are rounded")
         recipe, pow2, dy = ctx.recipe, ctx.recipe.power_of_two, grads[0]
         x_data, x_scale, w_data, w_scale = ctx.saved_tensors
         dx = dw = None
@@ -102,7 +105,8 @@ class _Fp8Linear(torch.autograd.Function):
 class Fp8Linear(nn.Linear):
     """`nn.Linear` without bias, computed in FP8; `weight` and its gradient stay FP32.
 
-    Raises TypeError when the master weight was cast to a narrower dtype.
+    Raises TypeError when the master weight was cast to a narrower dtype, RuntimeError in a backward
+    pass that shall be differentiated again.
 
         >>> Fp8Linear(300, 40)(torch.randn(2, 5, 300)).shape
         torch.Size([2, 5, 40])
@@ -114,14 +118,14 @@ class Fp8Linear(nn.Linear):
         super().__init__(in_features, out_features, bias=False, device=device, dtype=torch.float32)
         self.recipe = recipe
 
+    @checked
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Map (..., in_features) to (..., out_features), same dtype."""
         if self.weight.dtype != torch.float32:
             raise TypeError(f"weight must be float32, the master copy, got {self.weight.dtype}")
-        if not input.is_floating_point() or input.shape[-1:] != (self.in_features,):
+        if input.shape[-1] != self.in_features:
             raise ValueError(
-                f"input must be floating-point numbers (..., {self.in_features}), "
-                f"got {input.dtype} of shape {tuple(input.shape)}"
+                f"input must be (..., {self.in_features}), got shape {tuple(input.shape)}"
             )
         x = input.reshape(-1, self.in_features)
         y: Tensor = _Fp8Linear.apply(x, self.weight, self.recipe)
@@ -134,6 +138,7 @@ class Bf16Linear(nn.Linear):
     Computed in FP32 on numbers rounded to BF16, so that it is as fast where BF16 is slow.
     """
 
+    @checked
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Map (..., in_features) to (..., out_features), float32 numbers that fit in BF16."""
         weight = self.weight + (self.weight.bfloat16().float() - self.weight).detach()

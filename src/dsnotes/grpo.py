@@ -28,13 +28,15 @@ natural logarithms of the probability of the token in place t given all before i
 """
 
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dsnotes.policy import check_factor, check_tokens, clipped_surrogate, k3
+from dsnotes.checks import checked
+from dsnotes.numeric import at_least, narrowed, widened
+from dsnotes.policy import check_mask, clipped_surrogate, k3, probability_ratio
 
 Ratio = Literal["token", "sequence", "geometric"]
 Average = Literal["sequence", "token", "constant"]
@@ -62,6 +64,7 @@ VARIANTS = {
 }
 
 
+@checked
 def group_advantages(
     rewards: Float[Tensor, "groups samples"],
     *,
@@ -78,14 +81,16 @@ def group_advantages(
         >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
         tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
     """
-    if rewards.ndim != 2 or rewards.shape[1] < 2:
+    if rewards.shape[1] < 2:
         raise ValueError(
             f"rewards must be (groups, samples) with at least 2 samples, got {tuple(rewards.shape)}"
         )
     everything = torch.ones_like(rewards, dtype=torch.bool)
-    return _normalise(rewards, everything, scale=scale, correction=correction, eps=eps)
+    normalised = _normalise(rewards, everything, scale=scale, correction=correction, eps=eps)
+    return narrowed(normalised, rewards, what="rewards lie too far apart")
 
 
+@checked
 def process_advantages(
     rewards: Float[Tensor, "groups samples seq"],
     step_ends: Bool[Tensor, "groups samples seq"],
@@ -105,11 +110,6 @@ def process_advantages(
         >>> process_advantages(torch.tensor([[[9.0, 1.0, 0.0], [9.0, 9.0, 0.5]]]), ends)
         tensor([[[0.0000, 0.0000, -1.2247], [0.0000, 0.0000, 0.0000]]])
     """
-    if rewards.ndim != 3 or rewards.shape != step_ends.shape:
-        raise ValueError(
-            "rewards and step_ends must both be (groups, samples, seq), got "
-            f"{tuple(rewards.shape)} and {tuple(step_ends.shape)}"
-        )
     if (step_ends.sum(dim=(1, 2)) < 2).any():
         raise ValueError(
             "step_ends must mark at least 2 steps in each group, got "
@@ -118,33 +118,36 @@ def process_advantages(
     normalised = _normalise(
         rewards.flatten(1), step_ends.flatten(1), scale=scale, correction=correction, eps=eps
     ).view_as(rewards)
-    return normalised.flip(-1).cumsum(-1).flip(-1)
+    advantages = normalised.flip(-1).cumsum(-1).flip(-1)
+    return narrowed(advantages, rewards, what="rewards lie too far apart")
 
 
 def _normalise(
     rewards: Tensor, valid: Tensor, *, scale: bool, correction: int, eps: float
 ) -> Tensor:
-    """Each row by the mean and std of its valid entries; 0 at the others."""
+    """Each row by the mean and std of its valid entries, in float64; 0 at the others."""
     if correction not in (0, 1):
         raise ValueError(f"correction must be 0 or 1, got {correction!r}")
-    check_factor("eps", eps)
-    if not rewards.is_floating_point():
-        raise TypeError(f"rewards must be floating point, got dtype {rewards.dtype}")
-    rewards = rewards.masked_fill(~valid, 0)
+    at_least(0, eps=eps)
+    rewards = widened(rewards).masked_fill(~valid, 0)
     if not rewards.isfinite().all():
         raise ValueError("rewards must be finite, got nan or inf")
     n = valid.sum(1, keepdim=True)
-    centred = (rewards - rewards.sum(1, keepdim=True) / n).masked_fill(~valid, 0)
-    # Compared, not read off the std: ten times 0.1 has a mean that is not 0.1, and
-    # dividing what rounding left by itself makes advantages of size 1 out of nothing.
-    low = rewards.masked_fill(~valid, math.inf).amin(1, keepdim=True)
-    equal = low == rewards.masked_fill(~valid, -math.inf).amax(1, keepdim=True)
-    if scale:
-        std = (centred.square().sum(1, keepdim=True) / (n - correction)).sqrt()
-        centred = centred / (std + eps)
-    return centred.masked_fill(equal, 0)
+    low = rewards.detach().masked_fill(~valid, math.inf).amin(1, keepdim=True)
+    high = rewards.detach().masked_fill(~valid, -math.inf).amax(1, keepdim=True)
+    # A mean of what is left above the lowest, in units of the largest: sums of large rewards
+    # overflow, squares of small ones underflow, and ten times 0.1 has a mean that is not 0.1.
+    unit = torch.maximum(low.abs(), high.abs()).masked_fill(low == high, 1)
+    above = (rewards / unit - low / unit).masked_fill(~valid, 0)
+    centred = (above - above.sum(1, keepdim=True) / n).masked_fill(~valid | (low == high), 0)
+    if not scale:
+        return centred * unit
+    variance = centred.square().sum(1, keepdim=True) / (n - correction)
+    std = variance.masked_fill(low == high, 1).sqrt()
+    return centred / (std + eps / unit)
 
 
+@checked
 def grpo_loss(
     log_probs: Float[Tensor, "batch seq"],
     old_log_probs: Float[Tensor, "batch seq"],
@@ -177,47 +180,45 @@ def grpo_loss(
         >>> grpo_loss(old, old, torch.tensor([1.0, -1.0]), torch.ones(2, 3, dtype=torch.bool))
         tensor(-0.)
     """
-    if ratio not in get_args(Ratio):
-        raise ValueError(f"ratio must be one of {get_args(Ratio)}, got {ratio!r}")
-    if average not in get_args(Average):
-        raise ValueError(f"average must be one of {get_args(Average)}, got {average!r}")
-    check_factor("beta", beta)
-    if (average == "constant") != (max_length is not None) or (
-        max_length is not None and max_length < 1
-    ):
+    at_least(0, beta=beta)
+    at_least(1, max_length=max_length)
+    if (average == "constant") != (max_length is not None):
         raise ValueError(
             "max_length must be at least 1 with average 'constant' and None otherwise, got "
             f"{max_length!r} with {average!r}"
         )
     if beta > 0 and ref_log_probs is None:
         raise ValueError(f"ref_log_probs must be given when beta is not 0, got beta {beta}")
-    check_tokens(log_probs, mask, old_log_probs=old_log_probs, ref_log_probs=ref_log_probs)
+    constants = {"old_log_probs": old_log_probs, "ref_log_probs": ref_log_probs}
+    check_mask(mask, advantages=advantages, **constants)
     if advantages.ndim == 1:
-        advantages = advantages[:, None].expand(advantages.shape[0], mask.shape[1])
-    check_tokens(log_probs, mask, advantages=advantages)
+        advantages = advantages[:, None].expand_as(mask)
 
     n_tokens = mask.sum(dim=1, keepdim=True)
-    log_ratio = (log_probs - old_log_probs).masked_fill(~mask, 0)
+    pi, old, a = (widened(x).masked_fill(~mask, 0) for x in (log_probs, old_log_probs, advantages))
+    log_ratio = pi - old
     if ratio != "token":
         log_ratio = log_ratio.sum(dim=1, keepdim=True)  # V3 (26)
     if ratio == "geometric":
         log_ratio = log_ratio / n_tokens.clamp(min=1)
-    # exp must not overflow: where the clip says 0, its gradient would be 0 * inf
-    rho = log_ratio.clamp(max=math.log(torch.finfo(log_ratio.dtype).max)).exp()
-    objective = clipped_surrogate(
-        rho, advantages.masked_fill(~mask, 0), clip_low=clip_low, clip_high=clip_high
-    )
+    rho = probability_ratio(log_ratio, a)
+    objective = clipped_surrogate(rho, a, clip_low=clip_low, clip_high=clip_high)
+    steepness = objective.detach().abs()  # bounds the derivative by a log-prob
     if beta > 0 and ref_log_probs is not None:
-        log_pi = log_probs.masked_fill(~mask, 0)
-        log_ref = ref_log_probs.masked_fill(~mask, 0)
+        ref = widened(ref_log_probs).masked_fill(~mask, 0)
         if ratio == "sequence":
-            log_pi = log_pi.sum(dim=1, keepdim=True)
-            log_ref = log_ref.sum(dim=1, keepdim=True)
-        objective = objective - beta * k3(log_pi, log_ref)  # DeepSeekMath (4), V3 (27)
+            pi, ref = pi.sum(dim=1, keepdim=True), ref.sum(dim=1, keepdim=True)
+        kl = k3(pi, ref)  # DeepSeekMath (4), V3 (27)
+        objective = objective - beta * kl
+        steepness = steepness + beta * (kl + (pi - ref).abs()).detach()
 
-    total = objective.masked_fill(~mask, 0).sum(dim=1)
-    if max_length is not None:
-        return -total.mean() / max_length  # "constant": Dr. GRPO
-    if average == "token":
-        return -total.sum() / n_tokens.sum()  # DAPO (8)
-    return -(total / n_tokens[:, 0].clamp(min=1)).mean()  # DeepSeekMath (3), V3 (26)
+    def mean(terms: Tensor) -> Tensor:
+        total = terms.masked_fill(~mask, 0).sum(dim=1)
+        if max_length is not None:
+            return total.mean() / max_length  # "constant": Dr. GRPO
+        if average == "token":
+            return total.sum() / n_tokens.sum()  # DAPO (8)
+        return (total / n_tokens[:, 0].clamp(min=1)).mean()  # DeepSeekMath (3), V3 (26)
+
+    far = "log_probs lie too far from old_log_probs or ref_log_probs"
+    return narrowed(-mean(objective), log_probs, what=far, bound=mean(steepness))

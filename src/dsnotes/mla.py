@@ -26,6 +26,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from dsnotes.cache import LatentCache
+from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.rope import apply_rope, softmax_scale
 
@@ -63,6 +64,7 @@ class MLA(nn.Module):
         self.kv_b_proj = nn.Linear(self.c, heads * (self.n + self.v), bias=False)
         self.o_proj = nn.Linear(heads * self.v, hidden, bias=False)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch seq hidden"],
@@ -90,6 +92,7 @@ class MLA(nn.Module):
         output: Tensor = self.o_proj(heads.flatten(-2))  # (11)
         return output
 
+    @checked
     def latent(
         self, x: Float[Tensor, "batch seq hidden"], rotation: Complex[Tensor, "*#batch seq pairs"]
     ) -> Float[Tensor, "batch seq c_r"]:
@@ -97,6 +100,7 @@ class MLA(nn.Module):
         latent, key = self.kv_a_proj_with_mqa(x).split([self.c, self.r], dim=-1)
         return torch.cat([self.kv_a_layernorm(latent), apply_rope(key, rotation)], dim=-1)
 
+    @checked
     def query(
         self, x: Float[Tensor, "batch seq hidden"], rotation: Complex[Tensor, "*#batch seq pairs"]
     ) -> Float[Tensor, "batch seq heads n_r"]:
@@ -108,6 +112,7 @@ class MLA(nn.Module):
         content, position = q.unflatten(-1, (self.heads, -1)).split([self.n, self.r], dim=-1)
         return torch.cat([content, apply_rope(position, rotation.unsqueeze(-2))], dim=-1)
 
+    @checked
     def attend(
         self,
         query: Float[Tensor, "batch seq heads n_r"],
@@ -134,6 +139,7 @@ class MLA(nn.Module):
         )
         return out[..., : self.v].transpose(1, 2)
 
+    @checked
     def attend_absorbed(
         self,
         query: Float[Tensor, "batch seq heads n_r"],

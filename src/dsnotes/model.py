@@ -17,14 +17,16 @@ Departures
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Complex, Float, Integer
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dsnotes.cache import LatentCache
+from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.mla import MLA
 from dsnotes.moe import MoE
+from dsnotes.numeric import at_least, token_ids, widened
 from dsnotes.rope import rope_frequencies, rope_rotation
 from dsnotes.swiglu import MLP
 
@@ -39,6 +41,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size) if dense else MoE(config)
 
+    @checked
     def forward(
         self,
         x: Float[Tensor, "batch seq hidden"],
@@ -70,9 +73,10 @@ class Backbone(nn.Module):
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.frequencies = rope_frequencies(config)  # no buffer: it stays float64 under .bfloat16()
 
+    @checked
     def forward(
         self,
-        tokens: Int[Tensor, "batch seq"],
+        tokens: Integer[Tensor, "batch seq"],
         *,
         cache: LatentCache | None = None,
         absorb: bool = True,
@@ -82,7 +86,9 @@ class Backbone(nn.Module):
         ValueError for tokens outside the vocabulary, an empty sequence, positions beyond
         `max_position_embeddings` and a cache without room.
         """
-        _check_tokens(tokens, vocab_size=self.config.vocab_size)
+        if tokens.numel() == 0:
+            raise ValueError(f"tokens must not be empty, got shape {tuple(tokens.shape)}")
+        tokens = token_ids(tokens, vocab_size=self.config.vocab_size)
         x: Tensor = self.embed_tokens(tokens)
         if cache is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
@@ -124,9 +130,10 @@ class DeepSeek(nn.Module):
             if parameter.ndim > 1 and not parameter.is_meta:  # all but the norms
                 nn.init.normal_(parameter, std=config.initializer_range)
 
+    @checked
     def forward(
         self,
-        tokens: Int[Tensor, "batch seq"],
+        tokens: Integer[Tensor, "batch seq"],
         *,
         cache: LatentCache | None = None,
         absorb: bool = True,
@@ -134,11 +141,13 @@ class DeepSeek(nn.Module):
         """Logits; with a cache, the tokens follow those it holds and are held afterwards."""
         return self.head(self.model(tokens, cache=cache, absorb=absorb))
 
+    @checked
     def head(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocab"]:
         """Final norm and projection to the vocabulary of what `model` returns."""
         logits: Tensor = self.lm_head(self.model.norm(hidden))
         return logits
 
+    @checked
     def new_cache(self, *, batch_size: int, capacity: int) -> LatentCache:
         """An empty cache for this model, of the type and on the device of its weights.
 
@@ -159,16 +168,17 @@ class DeepSeek(nn.Module):
         )
 
     @torch.no_grad()
+    @checked
     def generate(
         self,
-        prompts: Sequence[Sequence[int]] | Sequence[Tensor] | Int[Tensor, "batch seq"],
+        prompts: Sequence[Sequence[int]] | Sequence[Tensor] | Integer[Tensor, "batch seq"],
         *,
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
         stop_token: int | None = None,
         generator: torch.Generator | None = None,
-    ) -> Int[Tensor, "batch new"]:
+    ) -> Integer[Tensor, "batch new"]:
         """Continue prompts of any length: the new tokens alone, one row per prompt.
 
         Temperature 0 is greedy. `generator` seeds the draws. After its `stop_token` a row is filled
@@ -178,15 +188,15 @@ class DeepSeek(nn.Module):
             >>> model.generate([[1, 2, 3], [4]], max_new_tokens=5).shape
             torch.Size([2, 5])
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+        at_least(1, max_new_tokens=max_new_tokens)
         if len(prompts) == 0:
             raise ValueError("prompts must hold at least one prompt, got none")
         device = self.lm_head.weight.device
         rows = [torch.as_tensor(prompt, device=device) for prompt in prompts]
         for i, row in enumerate(rows):
             if row.ndim != 1 or len(row) == 0:
-                raise ValueError(f"prompt {i} must be one row of at least one token, got {row}")
+                raise ValueError(f"prompts[{i}] must be a row of at least one token, got {row}")
+            rows[i] = token_ids(row, vocab_size=self.config.vocab_size, name=f"prompts[{i}]")
         lengths = torch.tensor([len(row) for row in rows])
         capacity = int(lengths.max()) + max_new_tokens - 1  # the last token is never fed
         cache = self.new_cache(batch_size=len(rows), capacity=capacity)
@@ -208,6 +218,7 @@ class DeepSeek(nn.Module):
             last = self.model(token, cache=cache)[:, -1]
 
 
+@checked
 def next_token_probs(
     logits: Float[Tensor, "*batch vocab"], *, temperature: float, top_p: float = 1.0
 ) -> Float[Tensor, "*batch vocab"]:
@@ -215,33 +226,24 @@ def next_token_probs(
 
     softmax(logits / temperature); at temperature 0 all mass on the largest logit. With `top_p` only
     the most probable tokens that together reach it keep their mass, and it is made to sum to 1.
-    Raises ValueError unless temperature >= 0 and 0 < top_p <= 1.
+    Computed in float64, returned in float32 at least. Raises ValueError unless temperature >= 0 and
+    0 < top_p <= 1.
 
         >>> next_token_probs(torch.tensor([0.0, 2.0]), temperature=0.0)
         tensor([0., 1.])
     """
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be at least 0 and finite, got {temperature}")
+    at_least(0, temperature=temperature)
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], got {top_p}")
     if temperature == 0:
         return torch.zeros_like(logits).scatter(-1, logits.argmax(dim=-1, keepdim=True), 1)
-    wide = torch.promote_types(logits.dtype, torch.float32)  # bfloat16 cannot sum probabilities
-    probs = (logits.to(wide) / temperature).softmax(dim=-1)
+    x = widened(logits)
+    # The likeliest is 0 before the division: nothing overflows but what is infinitely unlikely.
+    probs = ((x - x.amax(dim=-1, keepdim=True)) / temperature).softmax(dim=-1)
     if top_p < 1:
         ordered, index = probs.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered  # a token stays if those before it fall short
         ordered = ordered.masked_fill(before >= top_p, 0)
         probs = torch.zeros_like(probs).scatter(-1, index, ordered)
         probs = probs / probs.sum(dim=-1, keepdim=True)
-    return probs
-
-
-def _check_tokens(tokens: Tensor, *, vocab_size: int) -> None:
-    if tokens.is_floating_point() or tokens.dtype == torch.bool:
-        raise TypeError(f"tokens must be integers, got dtype {tokens.dtype}")
-    if tokens.ndim != 2 or tokens.numel() == 0:
-        raise ValueError(f"tokens must be (batch, seq) and not empty, got {tuple(tokens.shape)}")
-    low, high = int(tokens.min()), int(tokens.max())
-    if low < 0 or high >= vocab_size:
-        raise ValueError(f"tokens must lie in 0 to {vocab_size - 1}, got {low} to {high}")
+    return probs.to(torch.promote_types(logits.dtype, torch.float32))

@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.swiglu import MLP, grouped_swiglu
 
@@ -65,11 +66,10 @@ class Gate(nn.Module):
         has_bias = config.topk_method == "noaux_tc"
         self.register_buffer("e_score_correction_bias", bias if has_bias else None)
 
+    @checked
     def forward(self, x: Float[Tensor, "tokens hidden"]) -> Routing:
         """Route T tokens; raises ValueError or TypeError when x is not (T, hidden_size) floats."""
         _check_input(x, self.weight)
-        if x.ndim != 2:
-            raise ValueError(f"x must have shape (tokens, hidden_size), got {tuple(x.shape)}")
         scores = self._affinity(x)
         indices = self._choose(scores.detach())
         weights = scores.gather(1, indices)  # (16): the value is s, without the bias
@@ -132,6 +132,7 @@ class MoE(nn.Module):
         self.shared_experts = MLP(hidden, n_shared * inner) if n_shared else None
         self.routing: Routing | None = None
 
+    @checked
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """Map (..., hidden_size) to the same shape; bad input raises as in `Gate.forward`."""
         _check_input(x, self.gate.weight)

@@ -26,11 +26,13 @@ Legend of indices: token t_i is `tokens[:, i - 1]`; S = T + 1 tokens hold T inpu
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.model import DecoderLayer, DeepSeek
+from dsnotes.numeric import at_least, token_ids
 from dsnotes.rope import rope_rotation
 
 
@@ -66,15 +68,18 @@ class MTPModule(DecoderLayer):
         self.embed_tokens = embed_tokens
         self.shared_head = SharedHead(config, lm_head)
 
+    @checked
     def combine(
-        self, hidden: Float[Tensor, "batch seq hidden"], tokens: Int[Tensor, "batch seq"]
+        self, hidden: Float[Tensor, "batch seq hidden"], tokens: Integer[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """h'_i = M_k [RMSNorm(Emb(t_{i+k})); RMSNorm(h_i)], eq 21: row i of `tokens` is t_{i+k}."""
+        tokens = token_ids(tokens, vocab_size=self.embed_tokens.num_embeddings)
         pair = [self.enorm(self.embed_tokens(tokens)), self.hnorm(hidden)]
         combined: Tensor = self.eh_proj(torch.cat(pair, dim=-1))
         return combined
 
 
+@checked
 def add_modules(model: DeepSeek) -> DeepSeek:
     """Append the D = `num_nextn_predict_layers` modules to the layers of a model; return it.
 
@@ -96,6 +101,7 @@ def add_modules(model: DeepSeek) -> DeepSeek:
     return model
 
 
+@checked
 def modules(model: DeepSeek) -> list[MTPModule]:
     """The modules of a model, depth 1 first; ValueError when it has none."""
     found = [layer for layer in model.model.layers if isinstance(layer, MTPModule)]
@@ -104,8 +110,9 @@ def modules(model: DeepSeek) -> list[MTPModule]:
     return found
 
 
+@checked
 def predict(
-    model: DeepSeek, hidden: Float[Tensor, "batch seq hidden"], tokens: Int[Tensor, "batch seq"]
+    model: DeepSeek, hidden: Float[Tensor, "batch seq hidden"], tokens: Integer[Tensor, "batch seq"]
 ) -> list[Float[Tensor, "batch _ vocab"]]:
     """Logits of every depth, eq 21-23; the k-th of the list is (batch, seq - k, vocab).
 
@@ -133,12 +140,13 @@ def predict(
     return logits
 
 
+@checked
 def mtp_loss(
     logits: list[Float[Tensor, "batch _ vocab"]],
-    tokens: Int[Tensor, "batch seq"],
+    tokens: Integer[Tensor, "batch seq"],
     *,
     weight: float,
-    documents: Int[Tensor, "batch seq"] | None = None,
+    documents: Integer[Tensor, "batch seq"] | None = None,
 ) -> Float[Tensor, ""]:
     """lambda times the mean over the depths of their cross-entropies in nats: eq 24 and 25.
 
@@ -149,7 +157,10 @@ def mtp_loss(
         >>> mtp_loss(predict(model, model.model(tokens), tokens), tokens, weight=0.3).shape
         torch.Size([])
     """
-    seq = tokens.shape[1]
+    at_least(0, weight=weight)
+    if not logits:
+        raise ValueError("logits must hold at least one depth, got none")
+    tokens, seq = token_ids(tokens, vocab_size=logits[0].shape[-1]), tokens.shape[1]
     if seq < len(logits) + 2:
         raise ValueError(
             f"tokens must hold at least {len(logits) + 2} to have a target at depth {len(logits)}, "

@@ -13,72 +13,95 @@ Departures
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
+from dsnotes.checks import checked
+from dsnotes.numeric import at_least, narrowed, token_ids, widened
 
+
+@checked
 def token_log_probs(
     logits: Float[Tensor, "batch seq vocab"],
-    tokens: Int[Tensor, "batch seq"],
+    tokens: Integer[Tensor, "batch seq"],
     *,
     temperature: float = 1.0,
 ) -> Float[Tensor, "batch seq-1"]:
     """log pi(o_t | q, o_<t): column j is about `tokens[:, j + 1]`, predicted by `logits[:, j]`.
 
     `temperature` is the one that the tokens were sampled at: the ratio is about that distribution.
-    ValueError when it is not positive or the shapes do not fit.
+    In float32 at least. ValueError when the temperature is not positive, so small that a gradient
+    of 1 / temperature does not fit the logits' type, or when a log-prob does not fit.
 
         >>> token_log_probs(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]))
         tensor([[-1.3863, -1.3863]])
     """
-    if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-        raise ValueError(
-            f"logits must be (batch, seq, vocab) for tokens {tuple(tokens.shape)}, "
-            f"got {tuple(logits.shape)}"
-        )
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a positive finite number, got {temperature!r}")
-    log_probs = (logits[:, :-1] / temperature).log_softmax(-1)
-    return log_probs.gather(-1, tokens[:, 1:, None])[..., 0]
+    tokens = token_ids(tokens, vocab_size=logits.shape[-1])
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature!r}")
+    least = 1 / torch.finfo(logits.dtype).max
+    if temperature < least and logits.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"temperature must exceed {least:.3g} for gradients, got {temperature!r}")
+    # a temperature that float32 would round to 0 divides in float64
+    wide = torch.promote_types(logits.dtype, torch.float64 if temperature < 1e-30 else torch.float)
+    x = logits[:, :-1].to(wide)
+    if temperature < 1:  # nothing overflows but what is infinitely unlikely
+        x = x - x.detach().amax(-1, keepdim=True)
+    found = (x / temperature).log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    found = found.to(torch.promote_types(logits.dtype, torch.float))
+    if not found.isfinite().all() and (logits[:, :-1].isfinite().all(-1) & ~found.isfinite()).any():
+        raise ValueError(f"logits are too far apart: a log-prob does not fit {found.dtype}")
+    return found
 
 
+@checked
 def completion_mask(
-    tokens: Int[Tensor, "batch seq"], prompt_lengths: Int[Tensor, " batch"], *, eos: int
+    tokens: Integer[Tensor, "batch seq"],
+    prompt_lengths: Integer[Tensor, " batch"],
+    *,
+    eos: int | Sequence[int],
 ) -> Bool[Tensor, "batch seq-1"]:
     """True on the log-probs of the output: after the prompt, up to its first `eos` and with it.
 
-    `prompt_lengths` counts what stands before the output, padding on the left included. The eos is
-    trained: else the policy would not learn to stop. ValueError when a prompt is empty or longer
-    than the row.
+    `prompt_lengths` counts what stands before the output, padding on the left included. With
+    several `eos` the first of any ends it. The eos is trained: else the policy would not learn to
+    stop. ValueError when a prompt is empty or longer than the row.
 
         >>> completion_mask(torch.tensor([[5, 6, 7, 0, 0]]), torch.tensor([2]), eos=0)
         tensor([[False,  True,  True, False]])
     """
+    tokens, prompt_lengths = tokens.long(), prompt_lengths.long()
     if ((prompt_lengths < 1) | (prompt_lengths > tokens.shape[1])).any():
         raise ValueError(
             f"prompt_lengths must lie in 1 .. {tokens.shape[1]}, got {prompt_lengths.tolist()}"
         )
     output = torch.arange(tokens.shape[1], device=tokens.device) >= prompt_lengths[:, None]
-    ended = ((tokens == eos) & output).long()
+    ends = torch.tensor(eos, device=tokens.device, dtype=torch.long)
+    ended = (torch.isin(tokens, ends) & output).long()
     before_end = ended.cumsum(1) - ended == 0  # no eos strictly before
     return (output & before_end)[:, 1:]
 
 
+@checked
 def k1(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
     """-log r, r = pi_ref / pi: unbiased for KL(pi || ref), can be negative; as a loss, no gradient.
 
-    In expectation, that is, over samples from pi, as in all three.
+    In expectation, that is, over samples from pi, as in all three. All three are computed in
+    float64; ValueError when the result does not fit the type of `log_probs`.
 
         >>> k1(torch.tensor([-1.0]), torch.tensor([-2.0]))
         tensor([1.])
     """
-    return log_probs - ref_log_probs
+    log_r = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(-log_r, log_probs, ref_log_probs)
 
 
+@checked
 def k2(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
@@ -87,9 +110,11 @@ def k2(
     >>> k2(torch.tensor([-1.0]), torch.tensor([-2.0]))
     tensor([0.5000])
     """
-    return (ref_log_probs - log_probs).square() / 2
+    log_r = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(log_r.square() / 2, log_probs, ref_log_probs, slope=log_r)
 
 
+@checked
 def k3(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
@@ -100,10 +125,18 @@ def k3(
         >>> k3(torch.tensor([-1.0]), torch.tensor([-2.0]))
         tensor([0.3679])
     """
-    log_r = ref_log_probs - log_probs
-    return log_r.expm1() - log_r
+    log_r = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(log_r.expm1() - log_r, log_probs, ref_log_probs, slope=log_r)
 
 
+def _estimate(k: Tensor, *log_probs: Tensor, slope: Tensor | None = None) -> Tensor:
+    bound = None if slope is None else k + slope.abs()  # k3: |1 - r| <= k3 + |log r|
+    return narrowed(
+        k, *log_probs, what="log_probs and ref_log_probs lie too far apart", bound=bound
+    )
+
+
+@checked
 def clipped_surrogate(
     ratio: Float[Tensor, "..."],
     advantages: Float[Tensor, "..."],
@@ -113,47 +146,46 @@ def clipped_surrogate(
 ) -> Float[Tensor, "..."]:
     """min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), PPO eq 7; the shapes broadcast.
 
-    `clip_high` is `clip_low` unless given. ValueError when one is negative.
+    `clip_high` is `clip_low` unless given. ValueError when one is negative, or when the result does
+    not fit the type of `ratio`.
 
         >>> clipped_surrogate(torch.tensor([1.5, 1.5]), torch.tensor([1.0, -1.0]))
         tensor([ 1.2000, -1.5000])
     """
     clip_high = clip_low if clip_high is None else clip_high
-    check_factor("clip_low", clip_low)
-    check_factor("clip_high", clip_high)
-    return torch.min(ratio * advantages, ratio.clamp(1 - clip_low, 1 + clip_high) * advantages)
+    at_least(0, clip_low=clip_low, clip_high=clip_high)
+    rho, a = widened(ratio), widened(advantages)
+    surrogate = torch.min(rho * a, rho.clamp(1 - clip_low, 1 + clip_high) * a)
+    return narrowed(surrogate, ratio, what="ratio times advantages is too large")
 
 
-def check_tokens(
-    log_probs: Float[Tensor, "..."], mask: Bool[Tensor, "..."], **others: Tensor | None
-) -> None:
-    """ValueError unless all are (batch, seq) alike, mask marks a token, and no other has gradient.
+def probability_ratio(log_ratio: Tensor, advantages: Tensor) -> Tensor:
+    """rho = exp(log_ratio), cut off before it overflows: where the clip says 0, so is the gradient.
 
-    TypeError for a mask of numbers: `~mask` of a 1 is -2. A ratio whose denominator carries
-    gradient has the value 1 and the gradient 0.
+    It would be 0 * inf otherwise. ValueError where nothing clips, at a negative advantage.
 
-        >>> check_tokens(torch.zeros(1, 2), torch.ones(1, 2).bool(), values=torch.zeros(1, 3))
-        ValueError: values must have the shape of log_probs (1, 2), got (1, 3)
+        >>> probability_ratio(torch.tensor([1000.0]).double(), torch.ones(1)).isfinite()
+        tensor([True])
     """
-    shape = tuple(log_probs.shape)
-    if len(shape) != 2:
-        raise ValueError(f"log_probs must be (batch, seq), got {shape}")
-    for name, tensor in {"mask": mask, **others}.items():
-        if tensor is None:
-            continue
-        if tuple(tensor.shape) != shape:
-            raise ValueError(
-                f"{name} must have the shape of log_probs {shape}, got {tuple(tensor.shape)}"
-            )
-        if tensor.requires_grad:
+    limit = math.floor(math.log(torch.finfo(log_ratio.dtype).max))
+    if ((log_ratio > limit) & (advantages < 0)).any():
+        raise ValueError(
+            f"log_probs must not exceed old_log_probs by more than {limit} nats where the "
+            f"advantage is negative, got {log_ratio.max():.6g}"
+        )
+    return log_ratio.clamp(max=limit).exp()
+
+
+def check_mask(mask: Bool[Tensor, "batch seq"], **constants: Tensor | None) -> None:
+    """ValueError unless mask marks a token, and none of the others carries gradient.
+
+    A ratio whose denominator carries gradient has the value 1 and the gradient 0.
+
+        >>> check_mask(torch.zeros(1, 2, dtype=torch.bool))
+        ValueError: mask must mark at least one token, got none
+    """
+    for name, tensor in constants.items():
+        if tensor is not None and tensor.requires_grad:
             raise ValueError(f"{name} must be detached, got one that requires grad")
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be of dtype bool, got {mask.dtype}")
     if not mask.any():
         raise ValueError("mask must mark at least one token, got none")
-
-
-def check_factor(name: str, value: float) -> None:
-    """ValueError unless `value` is finite and at least 0; `name` is the argument it came by."""
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}")

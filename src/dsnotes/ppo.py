@@ -21,9 +21,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dsnotes.policy import check_factor, check_tokens, clipped_surrogate
+from dsnotes.checks import checked
+from dsnotes.numeric import at_least, narrowed, widened
+from dsnotes.policy import check_mask, clipped_surrogate, probability_ratio
 
 
+@checked
 def token_rewards(
     scores: Float[Tensor, " batch"],
     log_probs: Float[Tensor, "batch seq"],
@@ -40,16 +43,16 @@ def token_rewards(
         >>> token_rewards(torch.tensor([1.0]), log_probs, log_probs - 1, mask, beta=0.1)
         tensor([[-0.1000,  0.9000]])
     """
-    check_factor("beta", beta)
-    check_tokens(log_probs.detach(), mask, ref_log_probs=ref_log_probs)
+    at_least(0, beta=beta)
+    check_mask(mask, ref_log_probs=ref_log_probs)
     _check_spans(mask)
-    if scores.shape != mask.shape[:1]:
-        raise ValueError(f"scores must have shape ({len(mask)},), got {tuple(scores.shape)}")
     later = mask.flip(1).cumsum(1).flip(1)  # tokens of the output from here on
-    rewards = torch.where(later == 1, scores[:, None], 0) - beta * (log_probs - ref_log_probs)
-    return rewards.detach().masked_fill(~mask, 0)
+    kl = widened(log_probs.detach()) - widened(ref_log_probs)
+    rewards = torch.where(later == 1, widened(scores.detach())[:, None], 0) - beta * kl
+    return narrowed(rewards.masked_fill(~mask, 0), log_probs, what="a reward is too large")
 
 
+@checked
 def gae(
     rewards: Float[Tensor, "batch seq"],
     values: Float[Tensor, "batch seq"],
@@ -71,18 +74,20 @@ def gae(
     for name, value in (("gamma", gamma), ("lam", lam)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must lie in 0 .. 1, got {value!r}")
-    check_tokens(rewards, mask, values=values.detach())
+    check_mask(mask)
     _check_spans(mask)
-    r, v = (x.detach().masked_fill(~mask, 0) for x in (rewards, values))
+    r, v = (widened(x.detach()).masked_fill(~mask, 0) for x in (rewards, values))
     after = torch.cat([v[:, 1:], torch.zeros_like(v[:, :1])], dim=1)  # V_{t+1}
     delta = (r + gamma * after - v).masked_fill(~mask, 0)  # (12)
     advantages, following = torch.zeros_like(delta), torch.zeros_like(delta[:, 0])
     for t in reversed(range(delta.shape[1])):
         following = delta[:, t] + gamma * lam * following  # (11)
         advantages[:, t] = following
-    return advantages.masked_fill(~mask, 0)
+    advantages = advantages.masked_fill(~mask, 0)
+    return narrowed(advantages, rewards, what="an advantage is too large")
 
 
+@checked
 def value_loss(
     values: Float[Tensor, "batch seq"],
     targets: Float[Tensor, "batch seq"],
@@ -95,10 +100,12 @@ def value_loss(
         >>> value_loss(torch.zeros(1, 2), torch.tensor([[1.0, 3.0]]), torch.ones(1, 2).bool())
         tensor(5.)
     """
-    check_tokens(values, mask, targets=targets)
-    return _mean((values - targets).square(), mask)
+    check_mask(mask, targets=targets)
+    loss, steepness = _value_loss(values, targets, mask)
+    return narrowed(loss, values, what="values and targets lie too far apart", bound=steepness)
 
 
+@checked
 def ppo_loss(
     log_probs: Float[Tensor, "batch seq"],
     old_log_probs: Float[Tensor, "batch seq"],
@@ -123,18 +130,29 @@ def ppo_loss(
         >>> ppo_loss(-one, -one, one, 0 * one, one, mask, value_weight=0.5)
         tensor(-0.5000)
     """
-    check_factor("value_weight", value_weight)
-    check_factor("entropy_weight", entropy_weight)
-    check_tokens(log_probs, mask, old_log_probs=old_log_probs, advantages=advantages)
-    rho = (log_probs - old_log_probs).masked_fill(~mask, 0).exp()
-    surrogate = clipped_surrogate(rho, advantages.masked_fill(~mask, 0), clip_low=clip)
-    objective = _mean(surrogate, mask) - value_weight * value_loss(values, targets, mask)
-    if entropy_weight > 0:
-        if entropy is None:
-            raise ValueError(f"entropy must be given, got entropy_weight {entropy_weight} alone")
-        check_tokens(entropy, mask)
-        objective = objective + entropy_weight * _mean(entropy, mask)
-    return -objective
+    at_least(0, value_weight=value_weight, entropy_weight=entropy_weight, clip=clip)
+    check_mask(mask, old_log_probs=old_log_probs, advantages=advantages, targets=targets)
+    if entropy_weight > 0 and entropy is None:
+        raise ValueError(f"entropy must be given, got entropy_weight {entropy_weight} alone")
+    pi, old, a = (widened(x).masked_fill(~mask, 0) for x in (log_probs, old_log_probs, advantages))
+    surrogate = clipped_surrogate(probability_ratio(pi - old, a), a, clip_low=clip)
+    value, steepness = _value_loss(values, targets, mask)
+    objective = _mean(surrogate, mask) - value_weight * value
+    steepness = _mean(surrogate.detach().abs(), mask) + value_weight * steepness
+    trained = [log_probs, values]
+    if entropy_weight > 0 and entropy is not None:
+        s = widened(entropy).masked_fill(~mask, 0)
+        objective = objective + entropy_weight * _mean(s, mask)
+        steepness = steepness + entropy_weight * _mean(s.detach().abs() + 1, mask)
+        trained.append(entropy)
+    return narrowed(-objective, *trained, what="the loss is too large", bound=steepness)
+
+
+def _value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """L^VF in float64, and a bound of it and of its derivative by each value."""
+    error = (widened(values) - widened(targets)).masked_fill(~mask, 0)
+    square = error.square()
+    return _mean(square, mask), _mean((square + 2 * error.abs()).detach(), mask)
 
 
 def _mean(terms: Tensor, mask: Tensor) -> Tensor:

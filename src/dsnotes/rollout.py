@@ -15,10 +15,12 @@ Departures
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from torch import Tensor
 
+from dsnotes.checks import checked
 from dsnotes.model import DeepSeek
+from dsnotes.numeric import at_least, token_ids
 from dsnotes.policy import completion_mask, token_log_probs
 
 
@@ -44,9 +46,10 @@ class Rollout(NamedTuple):
         return self.mask.sum(dim=1)
 
 
+@checked
 def sample(
     model: DeepSeek,
-    prompts: Int[Tensor, "batch seq"],
+    prompts: Integer[Tensor, "batch seq"],
     *,
     group_size: int,
     max_new_tokens: int,
@@ -64,8 +67,8 @@ def sample(
         ...        stop_token=1).tokens.shape
         torch.Size([8, 8])
     """
-    if group_size < 1:
-        raise ValueError(f"group_size must be at least 1, got {group_size}")
+    at_least(1, group_size=group_size)
+    prompts = token_ids(prompts, vocab_size=model.config.vocab_size, name="prompts")
     prompts = prompts.repeat_interleave(group_size, dim=0).to(model.lm_head.weight.device)
     new = model.generate(
         prompts,
@@ -80,6 +83,7 @@ def sample(
     return Rollout(tokens, mask[:, -new.shape[1] :])
 
 
+@checked
 def completion_log_probs(
     model: DeepSeek, rollout: Rollout, *, temperature: float = 1.0
 ) -> Float[Tensor, "rows new"]:

@@ -29,12 +29,14 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from dsnotes.cache import LatentCache
+from dsnotes.checks import checked
 from dsnotes.model import DeepSeek, next_token_probs
 from dsnotes.mtp import modules, predict
+from dsnotes.numeric import at_least, token_ids
 from dsnotes.rope import rope_rotation
 
 
@@ -58,9 +60,10 @@ class Speculation(NamedTuple):
 
 
 @torch.no_grad()
+@checked
 def speculate(
     model: DeepSeek,
-    prompts: Int[Tensor, "batch seq"],
+    prompts: Integer[Tensor, "batch seq"],
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
@@ -75,8 +78,8 @@ def speculate(
         >>> speculate(model, torch.tensor([[1, 2, 3]]), max_new_tokens=5).tokens.shape
         torch.Size([1, 5])
     """
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
+    at_least(1, max_new_tokens=max_new_tokens)
+    prompts = token_ids(prompts, vocab_size=model.config.vocab_size, name="prompts")
     (batch, length), depth = prompts.shape, len(modules(model))
     end = length + max_new_tokens
     sampling = _Sampling(temperature, top_p, generator)
@@ -107,8 +110,9 @@ def speculate(
     return Speculation(tokens[:, length:end], steps)
 
 
+@checked
 def verify(
-    drafts: Int[Tensor, "batch depth"],
+    drafts: Integer[Tensor, "batch depth"],
     q: Float[Tensor, "batch depth vocab"],
     p: Float[Tensor, "batch places vocab"],
     *,
@@ -128,6 +132,7 @@ def verify(
             f"q and p must have {drafts.shape[1]} and {drafts.shape[1] + 1} places for "
             f"{drafts.shape[1]} drafts, got {q.shape[1]} and {p.shape[1]}"
         )
+    drafts = token_ids(drafts, vocab_size=q.shape[-1], name="drafts")
     at = drafts[..., None]
     ratio = (p[:, :-1].gather(-1, at) / q.gather(-1, at))[..., 0]
     u = torch.rand(ratio.shape, dtype=ratio.dtype, device=ratio.device, generator=generator)
@@ -141,21 +146,24 @@ def verify(
     return accepted, torch.multinomial(residual, 1, generator=generator)[:, 0]
 
 
+@checked
 def expected_tokens_per_step(acceptance: float, *, depth: int = 1) -> float:
     """1 + a + ... + a^D when every draft is accepted with probability a, given those before it.
 
     >>> expected_tokens_per_step(0.85), expected_tokens_per_step(0.9)
     (1.85, 1.9)
     """
+    at_least(0, depth=depth)
     if not 0 <= acceptance <= 1:
         raise ValueError(f"acceptance must lie between 0 and 1, got {acceptance}")
     return sum(acceptance**j for j in range(depth + 1))
 
 
 @torch.no_grad()
+@checked
 def teacher_forced_acceptance(
     model: DeepSeek,
-    tokens: Int[Tensor, "batch seq"],
+    tokens: Integer[Tensor, "batch seq"],
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,

@@ -9,6 +9,7 @@ Departure: the factor w of a row (the gate value of eq. 13, or none) is multipli
 which is linear; the rows are narrower there than behind it.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+
+from dsnotes.checks import checked
 
 
 class MLP(nn.Module):
@@ -32,6 +34,7 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
+    @checked
     def forward(
         self, x: Float[Tensor, "*batch hidden"], *, weight: Float[Tensor, "*batch 1"] | None = None
     ) -> Float[Tensor, "*batch hidden"]:
@@ -51,6 +54,7 @@ class MLP(nn.Module):
         return [p.weight for p in linears] if {type(p) for p in linears} == {nn.Linear} else []
 
 
+@checked
 def grouped_swiglu(
     x: Float[Tensor, "rows hidden"],
     w: Float[Tensor, "rows 1"] | None,
@@ -61,8 +65,8 @@ def grouped_swiglu(
     """Feed-forward of R rows: the first load[0] by expert 0, the next load[1] by expert 1, ...
 
     `matrices` holds W_gate, W_up (inner, hidden) and W_down (hidden, inner) of expert 0, then those
-    of expert 1 and so on. All tensors get gradients, once: a gradient of a gradient raises
-    RuntimeError. Raises ValueError when `load` does not fit the rows or the matrices.
+    of expert 1 and so on. All tensors get gradients, of any order. Raises ValueError when `load`
+    does not fit the rows or the matrices.
 
         >>> matrices = [torch.randn(4, 8), torch.randn(4, 8), torch.randn(8, 4)]
         >>> grouped_swiglu(torch.randn(5, 8), None, matrices, load=[5]).shape
@@ -97,9 +101,10 @@ class _GroupedSwiGLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, w, a, b, *matrices = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: what follows would not be differentiated
+            return _differentiable_backward(dy, x, w, ctx.load, matrices)
         dx, dw = torch.empty_like(x), None if w is None else torch.empty_like(w)
         d_matrices = []
         for block, (gate, up, down) in _blocks(ctx.load, matrices):
@@ -115,6 +120,24 @@ class _GroupedSwiGLU(torch.autograd.Function):
             torch.mm(da, gate, out=dx[block]).addmm_(db, up)
             d_matrices += [da.T @ x[block], db.T @ x[block], d_down]
         return dx, dw, None, *d_matrices
+
+
+def _differentiable_backward(
+    dy: Tensor, x: Tensor, w: Tensor | None, load: list[int], matrices: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The same gradients through operations that autograd follows, for gradients of gradients."""
+    # Aliases: w may have been computed from x, and only the way through this function counts.
+    inputs: list[Any] = [t if t is None else t.view_as(t) for t in (x, w, *matrices)]
+    x, w, *matrices = inputs
+    out = []
+    for block, (gate, up, down) in _blocks(load, matrices):
+        h = F.silu(F.linear(x[block], gate)) * F.linear(x[block], up)
+        out.append(F.linear(h if w is None else (h * w[block]).to(h.dtype), down))
+    trained = [t is not None and t.requires_grad for t in inputs]
+    leaves = list(itertools.compress(inputs, trained))
+    found = iter(torch.autograd.grad(torch.cat(out), leaves, dy, create_graph=True))
+    dx, dw, *d_matrices = [next(found) if needed else None for needed in trained]
+    return dx, dw, None, *d_matrices
 
 
 def _blocks(

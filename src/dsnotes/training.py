@@ -14,13 +14,21 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
 
-from dsnotes.balance import BiasBalancer, expert_balance_loss, expert_load, sequence_balance_loss
+from dsnotes.balance import (
+    BiasBalancer,
+    expert_balance_loss,
+    expert_load,
+    normalised,
+    sequence_balance_loss,
+)
+from dsnotes.checks import checked
 from dsnotes.model import DeepSeek
 from dsnotes.moe import MoE
 from dsnotes.mtp import mtp_loss, predict
+from dsnotes.numeric import at_least, token_ids
 from dsnotes.tasks import Batch
 
 Schedule = float | Callable[[int], float]
@@ -46,10 +54,12 @@ def moe_layers(model: nn.Module) -> list[MoE]:
     return [module for module in model.modules() if isinstance(module, MoE)]
 
 
+@checked
 def next_token_loss(
-    logits: Float[Tensor, "batch seq vocab"], tokens: Int[Tensor, "batch seq"]
+    logits: Float[Tensor, "batch seq vocab"], tokens: Integer[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy, in nats, of each token given the ones before it."""
+    tokens = token_ids(tokens, vocab_size=logits.shape[-1])
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
@@ -75,8 +85,7 @@ def train(
         >>> data = batches(steps=100, batch_size=16, seq_len=128, seed=0)
         >>> losses = [step.loss for step in train(DeepSeek(TINY), data, gamma=0.01)]
     """
-    if mtp_weight < 0:
-        raise ValueError(f"mtp_weight must be at least 0, got {mtp_weight}")
+    at_least(0, mtp_weight=mtp_weight, expert_alpha=expert_alpha, sequence_alpha=sequence_alpha)
     moes = moe_layers(model.model.layers) if mtp_weight > 0 else _main_moe_layers(model)
     # a constant 0 needs no biases: gates without them (V1, V2) can be trained as well
     balancer = BiasBalancer([moe.gate for moe in moes], gamma=0.0) if gamma != 0 else None
@@ -92,7 +101,7 @@ def train(
             total = total + mtp_loss(ahead, tokens, weight=mtp_weight)
         routings = [moe.routing for moe in moes if moe.routing is not None]
         for indices, _, scores in routings:
-            s_prime = scores / scores.sum(dim=-1, keepdim=True)  # sigmoid ones do not sum to 1
+            s_prime, _ = normalised(scores)  # sigmoid ones do not sum to 1
             total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
             total = total + sequence_balance_loss(
                 scores.unflatten(0, (len(tokens), -1)),  # a module sees fewer tokens

@@ -1,0 +1,65 @@
+"""Wide in between, narrow outside: results that are right for every finite input, or an error.
+
+exp of a log-ratio of 89 overflows float32, a square of 300 overflows float16, and a gradient of
+0 * inf is NaN: then the value of a loss may still be small. What is as small as a batch of tokens
+is therefore computed in float64 and handed back in the type of its inputs. Beside it stand two
+checks of values that signatures cannot express.
+"""
+
+import torch
+from torch import Tensor
+
+
+def widened(x: Tensor) -> Tensor:
+    """x in float64; on Apple's GPUs, which have none, in float32.
+
+    >>> widened(torch.ones(2, dtype=torch.float16)).dtype
+    torch.float64
+    """
+    return x.double() if x.device.type != "mps" else x.float()
+
+
+def narrowed(x: Tensor, *like: Tensor, what: str, bound: Tensor | None = None) -> Tensor:
+    """x in the type of the first of `like`; ValueError when that cannot hold it.
+
+    `bound` is at least as large as x and as its derivatives by the tensors `like`, so that these
+    fit as well, each in its own type. `what` begins the message.
+
+        >>> narrowed(torch.tensor(1e5).double(), torch.ones(1).half(), what="scores are too large")
+        ValueError: scores are too large: 1e+05 does not fit torch.float16
+    """
+    largest = (x if bound is None else bound).detach().abs()
+    limit = min(torch.finfo(tensor.dtype).max for tensor in like)
+    if not (largest <= limit).all():
+        narrowest = min((t.dtype for t in like), key=lambda dtype: torch.finfo(dtype).max)
+        raise ValueError(f"{what}: {largest.max():.6g} does not fit {narrowest}")
+    return x.to(like[0].dtype)
+
+
+def at_least(minimum: int, **values: int | float | None) -> None:
+    """ValueError unless every value that is given is at least `minimum`; None is not given.
+
+    >>> at_least(0, beta=0.1, gamma=-1.0)
+    ValueError: gamma must be at least 0, got -1.0
+    """
+    for name, value in values.items():
+        if value is not None and not value >= minimum:
+            raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+
+
+def token_ids(tokens: Tensor, *, vocab_size: int, name: str = "tokens") -> Tensor:
+    """Tokens of any whole-number type as int64, the one that every operation of PyTorch indexes by.
+
+    ValueError outside 0 .. vocab_size - 1, TypeError for other types.
+
+        >>> token_ids(torch.tensor([3, 1], dtype=torch.uint8), vocab_size=4)
+        tensor([3, 1])
+    """
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise TypeError(f"{name} must be integers, got dtype {tokens.dtype}")
+    tokens = tokens.long()
+    if tokens.numel():
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= vocab_size:
+            raise ValueError(f"{name} must lie in 0 to {vocab_size - 1}, got {low} to {high}")
+    return tokens

@@ -1,0 +1,438 @@
+"""Every finite input: the value and the gradient that plain float64 gives, or a clear error.
+
+The references are written from the equations, in float64 (integers and fractions where that is not
+exact enough), without the library. `NUMBERS_EXAMPLES` sets how many inputs each property is tried
+on.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from dsnotes.balance import expert_balance_loss, sequence_balance_loss
+from dsnotes.grpo import group_advantages, grpo_loss
+from dsnotes.model import next_token_probs
+from dsnotes.policy import k1, k2, k3, token_log_probs
+from dsnotes.ppo import ppo_loss
+
+many = settings(
+    deadline=None,
+    max_examples=int(os.environ.get("NUMBERS_EXAMPLES", "100")),
+    suppress_health_check=list(HealthCheck),
+    derandomize="NUMBERS_EXAMPLES" not in os.environ,
+)
+
+TYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
+
+
+@st.composite
+def tensors(draw: Any, dtype: torch.dtype, *shape: int, lowest: float | None = None) -> Tensor:
+    """Finite numbers of a type: of everyday size, of any size, and the extremes."""
+    largest = torch.finfo(dtype).max
+    low = -largest if lowest is None else lowest
+    usual = st.floats(max(low, -3), 3)
+    some = st.floats(max(low, -200), 200)
+    anything = st.floats(low, largest) | st.sampled_from(
+        [0.0, largest, max(low, -largest), torch.finfo(dtype).tiny, torch.finfo(dtype).eps]
+    )
+    entry = draw(st.sampled_from([usual, some, anything, usual | anything]))
+    values = draw(st.lists(entry, min_size=math.prod(shape), max_size=math.prod(shape)))
+    x = torch.tensor(values, dtype=torch.float64).view(shape).to(dtype)
+    return x.clamp(-largest, largest)
+
+
+def wide(x: Any) -> Tensor:
+    return torch.tensor(x, dtype=torch.float64)
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return 8 * torch.finfo(dtype).eps
+
+
+def same(found: Tensor, right: Tensor, scale: Tensor | float = 0.0) -> bool:
+    """Equal up to the rounding of the type of `found`; `scale`: what cancelled on the way."""
+    dtype = found.dtype
+    x = found.double()
+    slack = tolerance(dtype) * (right.abs() + scale) + 4 * torch.finfo(dtype).smallest_normal
+    return bool(x.isfinite().all() and ((x - right).abs() <= slack).all())
+
+
+def fits(right: Tensor, dtype: torch.dtype, margin: float = 4.0) -> bool:
+    """Whether a result is far enough from the largest number of a type."""
+    return bool((right.abs() * margin <= torch.finfo(dtype).max).all())
+
+
+def attempt(call: Callable[[], Tensor]) -> Tensor | ValueError:
+    try:
+        return call()
+    except ValueError as error:
+        return error
+
+
+def check(
+    call: Callable[..., Tensor],
+    inputs: list[Tensor],
+    right: Tensor,
+    gradients: list[Tensor],
+    *,
+    cancelled: Tensor | float = 0.0,
+) -> None:
+    """`call` gives `right` and, summed, the gradients; an error only where these do not fit."""
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    found = attempt(lambda: call(*leaves))
+    narrow = min((x.dtype for x in inputs), key=lambda dtype: torch.finfo(dtype).max)
+    if isinstance(found, ValueError):
+        assert "does not fit" in str(found) or "nats" in str(found), found
+        extremes = [right, *gradients, torch.as_tensor(cancelled)]
+        assert not all(fits(x, narrow) for x in extremes), f"refused: {found}, right is {right}"
+        return
+    assert same(found.detach(), right, cancelled), (found, right)
+    found_gradients = torch.autograd.grad(found.sum(), leaves)
+    for g, expected in zip(found_gradients, gradients, strict=True):
+        assert same(g, expected, cancelled), (g, expected)
+
+
+# Estimators of KL
+
+
+@many
+@given(st.data(), TYPES, TYPES)
+def test_estimators_of_kl(data: st.DataObject, dtype: torch.dtype, other: torch.dtype) -> None:
+    pi, ref = data.draw(tensors(dtype, 3)), data.draw(tensors(other, 3))
+    log_r = ref.double() - pi.double()
+    if not log_r.isfinite().all():
+        return
+    one = torch.ones(3).double()
+    for k, right, slope in (
+        (k1, -log_r, -one),
+        (k2, log_r.square() / 2, log_r),
+        (k3, log_r.expm1() - log_r, log_r.expm1()),  # by log r; log r falls with pi
+    ):
+        check(k, [pi, ref], right, [-slope, slope], cancelled=1.0)  # r - 1
+
+
+# Advantages
+
+
+def exact_advantages(rewards: list[float], *, scale: bool, correction: int, eps: float) -> Tensor:
+    """In fractions, but for one square root."""
+    r = [Fraction(x) for x in rewards]
+    mean = sum(r) / len(r)
+    centred = [x - mean for x in r]
+    if not any(centred):
+        return torch.zeros(len(r)).double()
+    if not scale:
+        return wide([float(min(max(x, -HUGE), HUGE)) for x in centred])
+    variance = sum(x * x for x in centred) / (len(r) - correction)
+    unit = max(abs(x) for x in centred)
+    std = math.sqrt(variance / unit**2)  # both sides of 1, whatever the rewards
+    small = Fraction(eps) / unit
+    return wide([float(x / unit / (Fraction(std) + small)) for x in centred])
+
+
+HUGE = Fraction(1.7e308)
+
+
+@many
+@given(st.data(), TYPES, st.booleans(), st.sampled_from([0, 1]), st.sampled_from([0.0, 1e-4]))
+def test_group_advantages(
+    data: st.DataObject, dtype: torch.dtype, scale: bool, correction: int, eps: float
+) -> None:
+    rewards = data.draw(tensors(dtype, 2, data.draw(st.integers(2, 5))))
+    options: dict[str, Any] = {"scale": scale, "correction": correction, "eps": eps}
+    right = torch.stack([exact_advantages(row.tolist(), **options) for row in rewards])
+    found = attempt(lambda: group_advantages(rewards, **options))
+    if isinstance(found, ValueError):
+        assert not scale
+        assert not fits(right, dtype, 1.001)
+    else:
+        assert same(found, right, right.abs().amax(1, keepdim=True))
+
+
+@many
+@given(st.data(), st.booleans(), st.sampled_from([0, 1]), st.sampled_from([0.0, 1e-4]))
+def test_group_advantages_gradient(
+    data: st.DataObject, scale: bool, correction: int, eps: float
+) -> None:
+    """By central differences of the exact ones, at rewards that are not all equal."""
+    values = data.draw(st.lists(st.integers(-50, 50), min_size=3, max_size=5, unique=True))
+    rewards = torch.tensor([values], dtype=torch.float64, requires_grad=True)
+    options: dict[str, Any] = {"scale": scale, "correction": correction, "eps": eps}
+    weights = torch.arange(1.0, len(values) + 1).double()
+    found = group_advantages(rewards, **options)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), rewards)
+    for i in range(len(values)):
+        ends = [
+            (
+                exact_advantages([v + s * (i == j) for j, v in enumerate(values)], **options)
+                * weights
+            )
+            for s in (-(2**-14), 2**-14)
+        ]
+        slope = (ends[1].sum() - ends[0].sum()) * 2**13
+        assert gradient[0, i].item() == pytest.approx(slope.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_gradient_of_equal_rewards_is_0(dtype: torch.dtype) -> None:
+    rewards = torch.full((2, 4), 0.1, dtype=dtype, requires_grad=True)
+    group_advantages(rewards).sum().backward()
+    assert rewards.grad is not None
+    assert rewards.grad.abs().max() == 0
+
+
+# The objectives
+
+
+def exponential(x: float) -> float:
+    return math.exp(x) if x < 709 else math.inf
+
+
+def clipped(log_ratio: float, a: float, low: float, high: float) -> tuple[float, float]:
+    """min(rho A, clip(rho) A) and its derivative by the log-ratio."""
+    if a == 0:
+        return 0.0, 0.0
+    rho = exponential(log_ratio)
+    inside, outside = rho * a, min(max(rho, 1 - low), 1 + high) * a
+    return (inside, inside) if inside <= outside else (outside, 0.0)
+
+
+def grpo_reference(
+    pi: list[list[float]],
+    old: list[list[float]],
+    ref: list[list[float]],
+    a: list[list[float]],
+    mask: list[list[bool]],
+    *,
+    ratio: str,
+    average: str,
+    beta: float,
+    max_length: int | None,
+) -> tuple[float, list[list[float]], float]:
+    """The loss, its gradient by the log-probs, and the sum of all terms without their signs."""
+    loss, size, gradient = 0.0, 0.0, [[0.0] * len(row) for row in pi]
+    for b, row in enumerate(mask):
+        places = [t for t, inside in enumerate(row) if inside]
+        n = len(places)
+        weight = (
+            1.0
+            / {
+                "sequence": len(mask) * max(n, 1),
+                "token": sum(map(sum, mask)),
+                "constant": len(mask) * (max_length or 1),
+            }[average]
+        )
+        gaps = {t: pi[b][t] - old[b][t] for t in places}
+        kls = {t: ref[b][t] - pi[b][t] for t in places}
+        for t in places:
+            moved = [t] if ratio == "token" else places
+            share = 1 / n if ratio == "geometric" else 1.0
+            objective, slope = clipped(sum(gaps[s] for s in moved) * share, a[b][t], 0.2, 0.28)
+            for s in moved:
+                gradient[b][s] -= weight * slope * share
+            loss -= weight * objective
+            size += weight * abs(objective)
+            if beta:
+                moved = places if ratio == "sequence" else [t]
+                log_r = sum(kls[s] for s in moved)
+                r = exponential(log_r)
+                k = r - 1 - log_r if abs(log_r) > 1e-3 else log_r**2 / 2 + log_r**3 / 6
+                loss += weight * beta * k
+                size += weight * beta * (abs(k) + abs(log_r) * 1e-6)
+                for s in moved:
+                    gradient[b][s] += weight * beta * (-math.expm1(log_r) if r < math.inf else -r)
+    return loss, gradient, size
+
+
+@many
+@given(
+    st.data(),
+    TYPES,
+    st.sampled_from(["token", "sequence", "geometric"]),
+    st.sampled_from(["sequence", "token", "constant"]),
+    st.sampled_from([0.0, 0.001, 0.04, 10.0]),
+)
+def test_grpo_loss(
+    data: st.DataObject, dtype: torch.dtype, ratio: Any, average: Any, beta: float
+) -> None:
+    pi, old, ref = (data.draw(tensors(dtype, 2, 3)) for _ in range(3))
+    a = data.draw(tensors(dtype, 2, 3))
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=6, max_size=6))).view(2, 3)
+    mask[0, 0] = True
+    max_length = 5 if average == "constant" else None
+    lists = [x.double().tolist() for x in (pi, old, ref, a)]
+    options: dict[str, Any] = {
+        "ratio": ratio,
+        "average": average,
+        "beta": beta,
+        "max_length": max_length,
+    }
+    loss, gradient, size = grpo_reference(*lists, mask.tolist(), **options)
+    right, slopes = wide(loss), wide(gradient)
+    if not slopes.isfinite().all():
+        right = wide(math.inf)
+    check(
+        lambda x: grpo_loss(x, old, a, mask, ref_log_probs=ref, clip_high=0.28, **options),
+        [pi],
+        right,
+        [slopes],
+        cancelled=wide(size),
+    )
+
+
+@many
+@given(st.data(), TYPES, st.sampled_from([0.0, 0.5, 3.0]), st.sampled_from([0.0, 0.01]))
+def test_ppo_loss(
+    data: st.DataObject, dtype: torch.dtype, value_weight: float, entropy_weight: float
+) -> None:
+    pi, old, a, values, targets, entropy = (data.draw(tensors(dtype, 1, 3)) for _ in range(6))
+    mask = torch.tensor([[True, True, False]])
+    loss, size = 0.0, 0.0
+    by_pi, by_value = [0.0] * 3, [0.0] * 3
+    rows = [x.double()[0].tolist() for x in (pi, old, a, values, targets, entropy)]
+    for t in (0, 1):
+        p, o, advantage, v, target, s = (row[t] for row in rows)
+        objective, slope = clipped(p - o, advantage, 0.2, 0.2)
+        by_pi[t], by_value[t] = -slope / 2, value_weight * (v - target)
+        square = (v - target) * (v - target)
+        loss += (-objective + value_weight * square - entropy_weight * s) / 2
+        size += (abs(objective) + value_weight * (square + 2 * abs(v - target))) / 2
+        size += entropy_weight * (abs(s) + 1) / 2
+    by_entropy = [-entropy_weight / 2] * 2 + [0.0]
+    inputs = [pi, values] + ([entropy] if entropy_weight else [])
+    slopes = [wide([g]) for g in (by_pi, by_value, by_entropy)][: len(inputs)]
+
+    def call(x: Tensor, v: Tensor, s: Tensor = entropy) -> Tensor:
+        return ppo_loss(
+            x,
+            old,
+            a,
+            v,
+            targets,
+            mask,
+            value_weight=value_weight,
+            entropy=s,
+            entropy_weight=entropy_weight,
+        )
+
+    check(call, inputs, wide(loss), slopes, cancelled=wide(size))
+
+
+# Sampling
+
+
+@many
+@given(
+    st.data(),
+    TYPES,
+    st.floats(0, 1e300, exclude_min=True) | st.floats(0.1, 3) | st.sampled_from([5e-324, 1e-39]),
+)
+def test_token_log_probs(data: st.DataObject, dtype: torch.dtype, temperature: float) -> None:
+    logits = data.draw(tensors(dtype, 1, 3, 4))
+    tokens = torch.tensor([[0, 1, 3]])
+    exact = logits.double()
+    top = exact.amax(-1, keepdim=True)
+    x = (exact - top) / temperature if temperature < 1 else exact / temperature - top / temperature
+    right = x.log_softmax(-1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    found = attempt(lambda: token_log_probs(logits, tokens, temperature=temperature))
+    out = torch.promote_types(dtype, torch.float32)
+    if isinstance(found, ValueError):
+        assert not fits(right, out)
+        return
+    big = (top / max(temperature, 1)).abs().amax() if temperature > 1 else 0.0
+    assert same(found, right, big + 1), (found, right)
+    if 1 / temperature > torch.finfo(dtype).max / 4:
+        return
+    leaf = logits.clone().requires_grad_()
+    log_probs = token_log_probs(leaf, tokens, temperature=temperature)
+    (gradient,) = torch.autograd.grad(log_probs.sum(), leaf)
+    hot = torch.nn.functional.one_hot(tokens[:, 1:], 4)
+    expected = torch.zeros_like(exact)
+    expected[:, :-1] = (hot - x[:, :-1].softmax(-1)) / temperature
+    slack = x.clamp(min=-800).abs().amax() if temperature > 1 else 30.0
+    assert same(gradient, expected, slack / temperature), (gradient, expected)
+
+
+@many
+@given(
+    st.data(),
+    TYPES,
+    st.floats(0, 1e300) | st.floats(0.1, 3) | st.sampled_from([5e-324, 1e-39]),
+    st.floats(0, 1, exclude_min=True) | st.just(1.0),
+)
+def test_next_token_probs(
+    data: st.DataObject, dtype: torch.dtype, temperature: float, top_p: float
+) -> None:
+    logits = data.draw(tensors(dtype, 5))
+    found = next_token_probs(logits, temperature=temperature, top_p=top_p)
+    x = logits.double()
+    if temperature == 0:
+        p = torch.nn.functional.one_hot(x.argmax(), 5).double()
+    else:
+        p = ((x - x.max()) / temperature).softmax(-1)
+    order = sorted(range(5), key=lambda i: (-p[i].item(), i))
+    right, reached = torch.zeros(5).double(), 0.0
+    for i in order:
+        if reached < top_p:
+            right[i] = p[i]
+        if abs(reached - top_p) < 1e-12:
+            return  # rounding decides which token is the last
+        reached += p[i].item()
+    assert same(found, right / right.sum(), 1.0)
+
+
+# Balance
+
+
+@many
+@given(st.data(), TYPES, st.sampled_from([0.0, 1e-4, 1.0]))
+def test_sequence_balance_loss(data: st.DataObject, dtype: torch.dtype, alpha: float) -> None:
+    """f by counting, s' in fractions; scores as small as they come."""
+    scores = data.draw(tensors(dtype, 2, 3, 4, lowest=0.0)).abs()
+    batch, seq, experts, k = 2, 3, 4, 2
+    loss, gradient = Fraction(0), [[[0.0] * experts for _ in range(seq)] for _ in range(batch)]
+    for b in range(batch):
+        count = [0] * experts
+        for t in range(seq):
+            for i in scores[b, t].topk(k).indices.tolist():
+                count[i] += 1
+        f = [Fraction(experts * c, k * seq) for c in count]
+        for t in range(seq):
+            s = [Fraction(x) for x in scores[b, t].tolist()]
+            if total := sum(s):
+                mean = sum(x * y for x, y in zip(s, f, strict=True)) / total
+                loss += mean / (seq * batch)
+                for e in range(experts):
+                    slope = Fraction(alpha) * (f[e] - mean) / total / (seq * batch)
+                    gradient[b][t][e] = float(min(max(slope, -HUGE), HUGE))
+    right, slopes = wide(float(loss) * alpha), wide(gradient)
+    smallest = scores.double().sum(-1).masked_fill(scores.sum(-1) == 0, math.inf).min()
+    leaf = scores.clone().requires_grad_()
+    found = attempt(lambda: sequence_balance_loss(leaf, num_experts_per_tok=k, alpha=alpha))
+    if isinstance(found, ValueError):
+        assert not fits(wide(2 * alpha) / smallest, dtype)
+        return
+    assert same(found.detach(), right)
+    (g,) = torch.autograd.grad(found, leaf)
+    slack = 2 * alpha / scores.double().sum(-1, keepdim=True).clamp(min=1e-300)
+    assert same(g, slopes, slack.clamp(max=torch.finfo(dtype).max)), (g, slopes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_counts_beyond_the_whole_numbers_of_a_narrow_type(dtype: torch.dtype) -> None:
+    """bfloat16 counts to 256 and no further: uniform load over 4,096 tokens still gives alpha."""
+    scores = torch.rand(1, 1, 4).expand(1, 4096, 4).to(dtype)
+    found = sequence_balance_loss(scores, num_experts_per_tok=1, alpha=1.0)
+    s = scores[0, 0].double()
+    assert found.item() == pytest.approx((4 * s.max() / s.sum()).item(), rel=0.01)
+    indices = scores[0].topk(1).indices
+    found = expert_balance_loss((scores[0] / scores[0].sum(-1, keepdim=True)), indices, alpha=1.0)
+    assert found.item() == pytest.approx((4 * s.max() / s.sum()).item(), rel=0.02)
