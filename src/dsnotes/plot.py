@@ -1,9 +1,10 @@
 """One look for every figure of the book, with Chinese labels on any machine.
 
 `use_style()` registers the font that ships with the package (a subset of Noto Sans SC, OFL: all of
-GB 2312 and the symbols of our formulas), sets sizes and a colour cycle, and makes notebooks emit
-SVG that is identical from run to run. Backgrounds are transparent: the page decides on light or
-dark, and its style sheet adapts the ink.
+GB 2312, the symbols of our formulas, and of later characters those of many names, as 镕 and 喆;
+matplotlib warns of any other), sets sizes and a colour cycle, and makes notebooks emit SVG that is
+identical from run to run. Backgrounds are transparent: the page decides on light or dark, and its
+style sheet adapts the ink.
 
 Colours are the eight of Okabe and Ito (safe for colour-blind readers), reordered so that
 neighbours also differ in grey; the cycle changes the dash pattern as well.
