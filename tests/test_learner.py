@@ -1,8 +1,11 @@
 """learner: stop and resume bit for bit, the learning rate, checkpoints that do not fit."""
 
+import os
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -100,10 +103,148 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(build(steps=3), step, checkpoint=file, progress=False)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [float, np.float64, np.float32, np.longdouble, int, np.int64, bool, np.bool_, Fraction,
+     torch.tensor, lambda x: torch.tensor([x], requires_grad=True), np.array],
+    ids=["float", "float64", "float32", "longdouble", "int", "int64", "bool", "numpy bool",
+         "Fraction", "tensor", "with gradient", "array"],
+)  # fmt: skip
+def test_what_a_step_reports_may_be_any_kind_of_number(tmp_path: Path, number) -> None:
+    """Stopped and taken up, the history is that of a run without a stop: plain numbers."""
+
+    def reports(learner: Learner) -> dict[str, object]:
+        return {np.str_("loss"): number(step(learner)["loss"])}
+
+    def stops(learner: Learner) -> dict[str, object]:
+        if learner.step == 3:
+            raise Interrupted
+        return reports(learner)
+
+    expected = train(build(), reports, progress=True)
+    file = tmp_path / "run.pt"
+    with pytest.raises(Interrupted):
+        train(build(), stops, checkpoint=file, save_every=2, progress=False)
+    found = train(build(), reports, checkpoint=file, save_every=2, progress=False)
+    assert found == expected
+    assert {type(value) for row in found for value in row.values()} == {float}
+    assert {type(name) for row in found for name in row} == {str}
+    plain = [step_of["loss"] for step_of in train(build(), step, progress=False)]
+    if number in (float, np.float64, torch.tensor, np.array):
+        assert [row["loss"] for row in found] == plain
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ({"loss": "1.0"}, "got 'loss': '1.0'"),
+        ({"loss": torch.ones(2)}, r"got 'loss': tensor\(\[1\., 1\.\]\)"),
+        ({"loss": None}, "got 'loss': None"),
+        ({1: 1.0}, r"got 1: 1\.0"),
+    ],
+)
+def test_a_report_that_is_no_number_is_refused_at_once(report, said: str) -> None:
+    def wrong(learner: Learner) -> dict[object, object]:
+        step(learner)
+        return report
+
+    with pytest.raises(TypeError, match=f"step must return numbers by name, {said}"):
+        train(build(), wrong, progress=False)
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_step_updates_once(times: int) -> None:
+    """Without the check a step that forgets it would be repeated for ever."""
+
+    def wrong(learner: Learner) -> dict[str, float]:
+        for _ in range(times):
+            step(learner)
+        return {"loss": 0.0}
+
+    with pytest.raises(ValueError, match=f"learner.update once, it was called {times} times"):
+        train(build(), wrong, progress=False)
+
+
+def test_a_checkpoint_may_be_text_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    file = str(tmp_path / "new" / "folder" / "run.pt")
+    whole = train(build(), step, progress=False)
+    assert train(build(), step, checkpoint=file, progress=False) == whole
+    assert os.listdir(tmp_path / "new" / "folder") == ["run.pt"]
+    assert train(build(), step, checkpoint=file, progress=False) == whole
+
+
+def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch
+) -> None:
+    def never(learner: Learner) -> dict[str, float]:
+        raise AssertionError("a step was taken")
+
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(ValueError, match="must be the path of a file, got the folder"):
+        train(build(), never, checkpoint=tmp_path, progress=False)
+    with pytest.raises(OSError, match="file"):
+        train(build(), never, checkpoint=tmp_path / "file" / "run.pt", progress=False)
+    with pytest.raises(OSError, match="name too long"):
+        train(build(), never, checkpoint=tmp_path / ("x" * 300), progress=False)
+
+    def denied(self: Path) -> None:  # root may write everywhere
+        raise PermissionError(f"no right to write {self.name}")
+
+    monkeypatch.setattr(Path, "touch", denied)
+    with pytest.raises(PermissionError, match=r"run\.pt"):
+        train(build(), never, checkpoint=tmp_path / "run.pt", progress=False)
+
+
+@pytest.mark.parametrize("content", ["text", "part", "empty", "other"])
+def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "run.pt"
+    train(build(steps=1), step, checkpoint=file, progress=False)
+    whole = file.read_bytes()
+    if content == "other":
+        torch.save([1, 2], file)
+    else:
+        file.write_bytes(
+            {"text": b"loss 1.0", "part": whole[: len(whole) // 2], "empty": b""}[content]
+        )
+    with pytest.raises(ValueError, match=r"run\.pt is no file that train has saved"):
+        train(build(steps=1), step, checkpoint=file, progress=False)
+
+
+def test_an_interruption_while_saving_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
+    """At each of the two moments: while the new one is written, and before it is moved."""
+    file = tmp_path / "run.pt"
+    expected = train(build(), step, progress=False)
+    with pytest.raises(Interrupted):
+        train(build(), interrupted_at(3), checkpoint=file, save_every=2, progress=False)
+    old, save = file.read_bytes(), torch.save
+
+    def half(state: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    def stop(*paths: Path) -> None:
+        raise KeyboardInterrupt
+
+    for module, name, fault in ((torch, "save", half), (os, "replace", stop)):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, fault)
+            with pytest.raises(KeyboardInterrupt):
+                train(build(), step, checkpoint=file, save_every=2, progress=False)
+        assert file.read_bytes() == old
+        assert os.listdir(tmp_path) == ["run.pt"]
+    assert torch.save is save
+    file.with_name("run.pt.unfinished").write_bytes(b"left by a process that was killed")
+    assert train(build(), step, checkpoint=file, save_every=2, progress=False) == expected
+    assert os.listdir(tmp_path) == ["run.pt"]
+
+
 def test_bad_input() -> None:
-    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="steps must be a whole number of at least 1, got 0"):
         build(steps=0)
-    with pytest.raises(ValueError, match=r"learning_rate must be above 0, got 0\.0"):
+    with pytest.raises(ValueError, match=r"learning_rate must be above 0 and finite, got 0\.0"):
         Learner(DeepSeek(SMALL), steps=1, learning_rate=0.0)
-    with pytest.raises(ValueError, match="save_every must be at least 1, got 0"):
+    for rate in (float("nan"), float("inf"), -1.0):
+        with pytest.raises(ValueError, match=f"above 0 and finite, got {rate}"):
+            Learner(DeepSeek(SMALL), steps=1, learning_rate=rate)
+    with pytest.raises(ValueError, match="save_every must be a whole number of at least 1, got 0"):
         train(build(), step, save_every=0)

@@ -5,11 +5,15 @@
 on where it was saved, and ends with the same numbers as one that was not.
 """
 
+import math
+import numbers
 import os
-from collections.abc import Callable
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -33,10 +37,10 @@ class Learner:
     """
 
     def __init__(self, model: DeepSeek, *, steps: int, learning_rate: float, seed: int = 0) -> None:
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be above 0, got {learning_rate}")
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"steps must be a whole number of at least 1, got {steps}")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be above 0 and finite, got {learning_rate}")
         self.model, self.steps, self.learning_rate = model, steps, learning_rate
         self.step = 0  # taken so far
         self.optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.01)
@@ -80,43 +84,30 @@ class Learner:
 
 def train(
     learner: Learner,
-    step: Callable[[Learner], dict[str, float]],
+    step: Callable[[Learner], Mapping[str, Any]],
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     save_every: int = 25,
     description: str = "",
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Take the steps that are left and return what each of all steps reported.
 
-    `step` must call `learner.update` once, and take what is random from the learner. With a
-    `checkpoint` path the run is saved every `save_every` steps and at the end; if the file exists
-    already, the run goes on from it. ValueError when it was saved by a run of
-    another number of steps or `save_every` is below 1.
+    `step` must call `learner.update` once, and take what is random from the learner; what it
+    returns are numbers, of Python, of NumPy, or tensors of one element, by name. With a
+    `checkpoint` path the run is saved every `save_every` steps and at the end (its folder is made
+    where there is none); if the file exists already, the run goes on from it.
 
-        >>> history = train(learner, lambda l: supervised_step(l, text), checkpoint=Path("run.pt"))
+    Raises, before the first step, ValueError when the file was saved by a run of another number of
+    steps or by something else, or `save_every` is below 1, and OSError when it cannot be written;
+    ValueError or TypeError when `step` does not do what it must.
+
+        >>> history = train(learner, lambda l: supervised_step(l, text), checkpoint="run.pt")
     """
-    if save_every < 1:
-        raise ValueError(f"save_every must be at least 1, got {save_every}")
-    history: list[dict[str, float]] = []
-    if checkpoint is not None and checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["steps"] != learner.steps:
-            raise ValueError(
-                f"checkpoint {checkpoint} belongs to a run of {saved['steps']} steps, "
-                f"got a learner of {learner.steps}"
-            )
-        learner.load(saved["learner"])
-        history = saved["history"]
-
-    def save() -> None:
-        if checkpoint is not None:
-            # written beside and moved into place: an interruption leaves the old one whole
-            unfinished = checkpoint.with_name(checkpoint.name + ".unfinished")
-            state = {"steps": learner.steps, "learner": learner.state(), "history": history}
-            torch.save(state, unfinished)
-            os.replace(unfinished, checkpoint)
-
+    if not isinstance(save_every, int) or save_every < 1:
+        raise ValueError(f"save_every must be a whole number of at least 1, got {save_every}")
+    file = None if checkpoint is None else _Checkpoint(Path(checkpoint))
+    history: list[dict[str, float]] = [] if file is None else file.take_up(learner)
     bar = tqdm(
         total=learner.steps,
         initial=learner.step,
@@ -126,10 +117,71 @@ def train(
         leave=False,
     )
     with bar:
-        while learner.step < learner.steps:
-            history.append(step(learner))
+        while (before := learner.step) < learner.steps:
+            history.append(_plain(step(learner)))
+            if (times := learner.step - before) != 1:
+                raise ValueError(f"step must call learner.update once, it was called {times} times")
             bar.set_postfix({name: f"{value:.3g}" for name, value in history[-1].items()})
             bar.update()
-            if learner.step % save_every == 0 or learner.step == learner.steps:
-                save()
+            if file is not None and (
+                learner.step % save_every == 0 or learner.step == learner.steps
+            ):
+                file.save(learner, history)
     return history
+
+
+class _Checkpoint:
+    """The file of a run. Writing is tried at once: hours later it would be too late."""
+
+    def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise ValueError(f"checkpoint must be the path of a file, got the folder {path}")
+        self.path = path
+        self._unfinished = path.with_name(path.name + ".unfinished")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._unfinished.touch()
+        self._unfinished.unlink()
+
+    def take_up(self, learner: Learner) -> list[dict[str, float]]:
+        """Bring `learner` to where the file is, and return the history of the run up to there."""
+        if not self.path.exists():
+            return []
+        try:
+            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            steps, state, history = saved["steps"], saved["learner"], saved["history"]
+        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            raise ValueError(
+                f"checkpoint {self.path} is no file that train has saved, or only a part of one "
+                f"({type(error).__name__})"
+            ) from error
+        if steps != learner.steps:
+            raise ValueError(
+                f"checkpoint {self.path} belongs to a run of {steps} steps, "
+                f"got a learner of {learner.steps}"
+            )
+        learner.load(state)
+        return list(history)
+
+    def save(self, learner: Learner, history: list[dict[str, float]]) -> None:
+        """Written beside and moved into place: an interruption leaves the old one whole."""
+        state = {"steps": learner.steps, "learner": learner.state(), "history": history}
+        try:
+            torch.save(state, self._unfinished)
+            os.replace(self._unfinished, self.path)
+        finally:
+            self._unfinished.unlink(missing_ok=True)
+
+
+def _plain(metrics: Any) -> dict[str, float]:
+    """Numbers of any kind as floats of Python, which a checkpoint holds without running code."""
+    if not isinstance(metrics, Mapping):
+        raise TypeError(f"step must return numbers by name, got {type(metrics).__name__}")
+    plain: dict[str, float] = {}
+    for name, value in metrics.items():
+        number = value
+        if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
+            number = value.item()
+        if not isinstance(name, str) or not isinstance(number, numbers.Real):
+            raise TypeError(f"step must return numbers by name, got {name!r}: {value!r}")
+        plain[str(name)] = float(number)
+    return plain
