@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dsnotes.dualpipe import worker
-from dsnotes.dualpipe.channels import Channels
 from dsnotes.dualpipe.runtime import RankResult
+from dsnotes.dualpipe.sharing import SharedParameters
 
 SLEEP = 600  # seconds
 
@@ -24,6 +24,11 @@ class Sleeps(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         time.sleep(SLEEP)
         return x
+
+
+class Cuts(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.detach())
 
 
 class Narrows(nn.Linear):
@@ -57,11 +62,20 @@ def listening_addresses() -> set[str]:
 
 def step_without_sum(*job: Any) -> RankResult:
     """A step after which the two copies of a stage keep their own gradients."""
-    summed, Channels.sum_copies = Channels.sum_copies, lambda self, stages: None
+    summed = SharedParameters.sum_gradients
+    SharedParameters.sum_gradients = lambda self, add: None
     try:
         return worker.step(*job)
     finally:
-        Channels.sum_copies = summed
+        SharedParameters.sum_gradients = summed
+
+
+def never_returns(on_wait: Any) -> None:
+    time.sleep(SLEEP)
+
+
+def raises_end_of_file(on_wait: Any) -> None:
+    raise EOFError("the file of the job, not the connection")
 
 
 def scaled_mse(y: Tensor, target: Tensor) -> Tensor:

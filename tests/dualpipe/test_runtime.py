@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from dsnotes.dualpipe.actions import Action, Kind, Schedule
 from dsnotes.dualpipe.channels import _messages
-from dsnotes.dualpipe.launch import RankError, Ranks, Run
+from dsnotes.dualpipe.launch import Ranks, Run
+from dsnotes.dualpipe.processes import RankError
 from dsnotes.dualpipe.runtime import one_process
 from dsnotes.dualpipe.schedule import SCHEDULES, dualpipe, one_f_one_b
 from dsnotes.dualpipe.split import WeightQueue

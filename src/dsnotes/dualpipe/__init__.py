@@ -8,7 +8,9 @@
     split      the backward pass cut in two: gradients of inputs now, of weights later
     channels   the messages between ranks
     runtime    one rank of a pipeline: runs its actions, on any launcher
-    launch     starts the ranks as processes of this machine, watches over them, ends them
+    sharing    what several ranks hold, and the sum of its gradients
+    processes  starts the ranks as processes of this machine, watches over them, ends them
+    launch     one step on such processes: all stages in, all gradients out
     worker     what such a process runs
     engine     the same step on torch's own schedule, the one to use in earnest
     __main__   one step under torchrun

@@ -13,14 +13,14 @@ Mechanism
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from dsnotes.dualpipe.actions import Action, Kind, Schedule
 
@@ -44,8 +44,8 @@ class PeerLostError(RuntimeError):
 class Channels:
     """This rank's connections; `torch.distributed` must be initialised on all ranks.
 
-    Every message has `shape` and `dtype`. `on_wait` is told the rank waited for (or
-    EVERYONE), and None afterwards.
+    Every message has `shape` and `dtype`; `groups` are the sets of ranks that `sum` is for.
+    `on_wait` is told the rank waited for (or EVERYONE), and None afterwards.
     Raises ValueError when two ranks would handle the messages of a channel in different orders.
     """
 
@@ -57,6 +57,7 @@ class Channels:
         dtype: torch.dtype,
         device: torch.device,
         timeout: float,
+        groups: Iterable[tuple[int, ...]],
         on_wait: Callable[[int | None], None],
     ) -> None:
         self._schedule, self._rank = schedule, dist.get_rank()
@@ -64,9 +65,7 @@ class Channels:
         self._timeout, self._on_wait = timedelta(seconds=timeout), on_wait
         self._messages = _messages(schedule)
         self._channels = self._groups({c: c[:2] for c in self._messages})
-        holders = {stage: ranks for stage, ranks in _holders(schedule).items() if len(ranks) > 1}
-        self._copies = self._groups({ranks: ranks for ranks in holders.values()})
-        self._shared = {s: ranks for s, ranks in sorted(holders.items()) if self._rank in ranks}
+        self._copies = self._groups({ranks: ranks for ranks in groups})
         self._handed_over: dict[tuple[_Message, bool], Tensor] = {}
         self._sent: list[tuple[dist.Work, Tensor, int]] = []
         self._posted: dict[_Channel, tuple[dist.Work, Tensor]] = {}
@@ -119,15 +118,11 @@ class Channels:
                 work.wait(self._timeout)
         self._sent.clear()
 
-    def sum_copies(self, stages: Mapping[int, nn.Module]) -> None:
-        """Add up the gradients of stages that several ranks hold, so that all have the sum."""
-        for stage, ranks in self._shared.items():
-            peer = next(rank for rank in ranks if rank != self._rank)
-            for parameter in stages[stage].parameters():
-                if parameter.grad is None:  # the other copy may have used it
-                    parameter.grad = torch.zeros_like(parameter)
-                with self._waiting(peer, f"its gradients of stage {stage}"):
-                    dist.all_reduce(parameter.grad, group=self._copies[ranks])
+    def sum(self, tensor: Tensor, ranks: tuple[int, ...]) -> None:
+        """Replace `tensor` by its sum over `ranks`; all of them call it, in one order."""
+        peer = next(rank for rank in ranks if rank != self._rank)
+        with self._waiting(peer, "its part of a gradient"):
+            dist.all_reduce(tensor, group=self._copies[ranks])
 
     def close(self) -> None:
         """Give back the process groups; all ranks call it."""
@@ -195,12 +190,3 @@ def _messages(schedule: Schedule) -> dict[_Channel, list[_Message]]:
                 f"rank {channel[1]} receives: {sent[channel]} and {received[channel]}"
             )
     return dict(sent)
-
-
-def _holders(schedule: Schedule) -> dict[int, tuple[int, ...]]:
-    """The ranks that hold each stage."""
-    holders: dict[int, tuple[int, ...]] = defaultdict(tuple)
-    for rank in range(schedule.num_ranks):
-        for stage in schedule.stages_of(rank):
-            holders[stage] += (rank,)
-    return dict(holders)

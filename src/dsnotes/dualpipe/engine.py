@@ -13,8 +13,9 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from dsnotes.dualpipe.launch import Ranks
-from dsnotes.dualpipe.runtime import Loss, gradients
+from dsnotes.dualpipe.runtime import Loss, check_batch, gradients
 from dsnotes.dualpipe.schedule import dualpipev
+from dsnotes.dualpipe.sharing import holders, tied
 
 
 def torch_dualpipev(
@@ -31,13 +32,22 @@ def torch_dualpipev(
     The seconds are those of the slowest rank, from a common start, without imports and set-up of
     the process groups; the engine's exchange of shapes before the first micro-batch is in them.
 
-    Raises what `Ranks.call` and `dualpipev` raise.
+    Raises ValueError when stages or targets are not as many as they must be, or stages of two
+    ranks share a parameter (the engine would not add up its gradients); besides what `Ranks.call`
+    and `dualpipev` raise.
 
         >>> with Ranks(2) as ranks:
         ...     value, grads, seconds = torch_dualpipev(
         ...         ranks, four_stages, inputs, targets, loss=F.mse_loss)
     """
+    if len(stages) % 2:
+        raise ValueError(f"stages must be two for each rank, got {len(stages)}")
     schedule = dualpipev(len(stages) // 2, len(inputs))
+    check_batch(schedule, inputs=inputs, targets=targets)
+    ties = tied(stages)
+    ranks_of = holders(schedule, ties)
+    if apart := [names for names in ties if len(ranks_of[names[0]]) > 1]:
+        raise ValueError(f"stages of different ranks share a parameter: {', '.join(apart[0])}")
     jobs = [
         ({s: stages[s] for s in schedule.stages_of(rank)}, len(stages), inputs, targets, loss)
         for rank in range(schedule.num_ranks)

@@ -10,8 +10,8 @@ Source
 Departures
     An overlapped pair runs forward, then backward: without all-to-all there is nothing to hide.
     (The released code does the same unless a module brings its own overlapped version.)
-    Gradients of the two copies of a stage (DualPipe) are summed at the end of a step; the released
-    code leaves that to the caller.
+    Gradients of what several ranks hold (the two copies of a stage in DualPipe, a parameter that
+    two stages share) are summed at the end of a step; the released code leaves that to the caller.
     The loss is the mean over micro-batches: every backward is seeded with 1/m.
 """
 
@@ -26,10 +26,12 @@ from torch import Tensor, nn
 
 from dsnotes.dualpipe.actions import Action, Kind, Pair, Schedule
 from dsnotes.dualpipe.channels import Channels
+from dsnotes.dualpipe.sharing import SharedParameters, Ties, groups, named_parameters
 from dsnotes.dualpipe.split import WeightQueue
 from dsnotes.dualpipe.timeline import Durations, Event
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+_LONGEST = 1e6  # seconds
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class RankResult:
     """What one rank has after a step."""
 
     losses: dict[int, float]  # by micro-batch, on ranks that hold the last stage
-    gradients: dict[str, Tensor]  # by "stage.parameter"
+    gradients: dict[str, Tensor]  # by "stage.parameter", its first name on this rank
     events: tuple[Event, ...]  # in seconds since the first rank was ready, on one machine's clock
 
 
@@ -46,10 +48,12 @@ class Pipeline:
 
     `stages` holds the modules of `schedule.stages_of(rank)`, each mapping one tensor to one tensor;
     between stages all have `hidden_shape` and `dtype`. `loss(output, target)` gives a scalar.
+    `ties` names the parameters that stages share, as `sharing.tied(all_stages)` finds them.
     `pace` makes every action last at least that many seconds, so that a real run shows its schedule
     also where ranks share a processor. `timeout` is for one message, in seconds; `on_wait` is told
     the rank waited for, and None afterwards.
-    Raises ValueError for stages or a number of ranks that do not fit the schedule.
+    Raises ValueError for stages or a number of ranks that do not fit the schedule, and for a
+    timeout that is none.
 
         >>> pipeline = Pipeline(schedule, {0: first, 3: last}, loss=F.mse_loss, hidden_shape=(2, 8))
         >>> pipeline.step(inputs, targets).losses  # all ranks call it
@@ -65,10 +69,12 @@ class Pipeline:
         hidden_shape: Sequence[int],
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
+        ties: Ties = (),
         pace: Durations | None = None,
         timeout: float = 60.0,
         on_wait: Callable[[int | None], None] = lambda peer: None,
     ) -> None:
+        check_seconds("timeout", timeout)
         rank, world = dist.get_rank(), dist.get_world_size()
         if world != schedule.num_ranks:
             raise ValueError(f"schedule is for {schedule.num_ranks} ranks, there are {world}")
@@ -83,8 +89,9 @@ class Pipeline:
         self._dtype, self._device = dtype, torch.device(device)
         self._channels = Channels(
             schedule, shape=hidden_shape, dtype=dtype, device=self._device, timeout=timeout,
-            on_wait=on_wait,
+            groups=groups(schedule, ties), on_wait=on_wait,
         )  # fmt: skip
+        self._shared = SharedParameters(schedule, self.stages, ties)
         # Between forward and backward of (stage, micro-batch), or until its weight backward:
         self._inputs_outputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._weights: dict[tuple[int, int], WeightQueue] = {}
@@ -94,9 +101,11 @@ class Pipeline:
     ) -> RankResult:
         """Run all actions of this rank; afterwards every parameter has its gradient in `.grad`.
 
-        Input and target of micro-batch i are inputs[i] and targets[i]; a rank uses what it needs.
-        Raises ValueError for another number of micro-batches than scheduled or a stage output that
-        is not of `hidden_shape`, PeerLostError when another rank does not answer in time.
+        Parameters that are frozen or were not used have none. Input and target of micro-batch i
+        are inputs[i] and targets[i]; a rank uses what it needs.
+        Raises ValueError for another number of micro-batches than scheduled, a stage output that
+        is not of `hidden_shape`, a stage that passes no gradient to the one before, and a loss
+        that is no scalar; PeerLostError when another rank does not answer in time.
         """
         check_batch(self._schedule, inputs=inputs, targets=targets)
         for stage in self.stages.values():
@@ -120,7 +129,7 @@ class Pipeline:
                 if result is not None:
                     self._channels.send(part, result)
         self._channels.finish()
-        self._channels.sum_copies(self.stages)
+        self._shared.sum_gradients(self._channels.sum)
         values = {micro_batch: loss.item() for micro_batch, loss in losses.items()}
         return RankResult(values, gradients(self.stages), tuple(events))
 
@@ -139,8 +148,16 @@ class Pipeline:
         with queue.record():
             y: Tensor = self.stages[part.stage](x)
         self._weights[key] = queue
+        if part.stage and not y.requires_grad:
+            raise _cuts_the_graph(part.stage)
         if part.stage == self._schedule.num_stages - 1:
             loss = self._loss(y, targets[part.micro_batch].to(self._device))
+            if loss.numel() != 1 or loss.requires_grad != y.requires_grad:
+                raise ValueError(
+                    "loss must return one number that depends on the output of the last stage and "
+                    f"has a gradient, got shape {tuple(loss.shape)}, requires_grad "
+                    f"{loss.requires_grad}"
+                )
             losses[part.micro_batch] = loss.detach()
             self._inputs_outputs[key] = x, loss / self._schedule.num_micro_batches
             return None
@@ -158,8 +175,11 @@ class Pipeline:
         x_grad = None
         if part.kind is not Kind.BACKWARD_WEIGHT:
             x, y = self._inputs_outputs.pop(key)
-            y.backward(grad)  # None where y is the loss
+            if y.requires_grad:  # not where a first stage has nothing to train
+                self._weights[key].backward(y, grad)  # None where y is the loss
             x_grad = x.grad if part.stage else None
+            if part.stage and x_grad is None:
+                raise _cuts_the_graph(part.stage)
         if part.kind is not Kind.BACKWARD_INPUT:
             self._weights.pop(key).flush()
         return x_grad
@@ -171,10 +191,25 @@ class Pipeline:
             time.sleep(max(0.0, start + self._pace.of(action) - time.monotonic()))
 
 
+def _cuts_the_graph(stage: int) -> ValueError:
+    return ValueError(
+        f"stage {stage} passes no gradient to stage {stage - 1}: its output must depend on its "
+        "input, without detach() or no_grad() in between"
+    )
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a time to wait, in seconds."""
+    if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
+        raise ValueError(f"{name} must be seconds above 0, at most {_LONGEST:g}, got {value!r}")
+
+
 def check_batch(schedule: Schedule, **tensors: Tensor) -> None:
-    """Raise ValueError unless each of `tensors` has the micro-batches of `schedule`."""
+    """Raise ValueError or TypeError unless all `tensors` have the micro-batches of `schedule`."""
     for name, value in tensors.items():
-        if len(value) != schedule.num_micro_batches:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        if value.shape[:1] != (schedule.num_micro_batches,):
             raise ValueError(
                 f"{name} must have {schedule.num_micro_batches} micro-batches as first dimension, "
                 f"got shape {tuple(value.shape)}"
@@ -182,13 +217,9 @@ def check_batch(schedule: Schedule, **tensors: Tensor) -> None:
 
 
 def gradients(stages: Mapping[int, nn.Module]) -> dict[str, Tensor]:
-    """The gradients of all parameters that have one, by "stage.parameter"."""
-    return {
-        f"{index}.{name}": parameter.grad
-        for index, stage in stages.items()
-        for name, parameter in stage.named_parameters()
-        if parameter.grad is not None
-    }
+    """The gradients of all parameters that have one, by "stage.parameter", each once."""
+    parameters = named_parameters(stages).items()
+    return {name: p.grad for name, p in parameters if p.grad is not None}
 
 
 def one_process(
@@ -209,6 +240,7 @@ def one_process(
         for stage in stages:
             x = stage(x)
         value = loss(x, target) / len(inputs)
-        value.backward()
+        if value.requires_grad:  # not where nothing is trained
+            value.backward()
         total += value.item()
     return total, gradients(dict(enumerate(stages)))

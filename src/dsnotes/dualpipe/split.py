@@ -26,7 +26,8 @@ class WeightQueue:
     """The weight gradients that one forward pass owes.
 
     Run the forward inside `with queue.record()`; any backward then leaves out the weights and
-    biases of linear layers, and `flush` adds what is missing to their `.grad`.
+    biases of linear layers, and `flush` adds what is missing to their `.grad`. Where activations
+    are recomputed (torch.utils.checkpoint), use the method `backward`; another raises RuntimeError.
 
         >>> layer, queue = torch.nn.Linear(3, 2), WeightQueue()
         >>> with queue.record():
@@ -47,6 +48,14 @@ class WeightQueue:
         """Linear layers called inside put off their weight gradients."""
         with _Intercept(self._owed):
             yield
+
+    def backward(self, y: Tensor, grad: Tensor | None = None) -> None:
+        """y.backward(grad); forwards that it recomputes put off their weight gradients too."""
+        # From an edge of the graph: called with a tensor, torch would take the mode off inside.
+        edge = torch.autograd.graph.get_gradient_edge(y)
+        grad = torch.ones_like(y) if grad is None else grad
+        with self.record():
+            torch.autograd.backward(edge, grad)
 
     def flush(self) -> None:
         """Compute what backward has left out since the last call."""
@@ -73,7 +82,8 @@ class _Intercept(TorchFunctionMode):
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         # A computed weight has a graph of its own behind it, which must be passed through now.
-        if not (weight.is_leaf and weight.requires_grad and (bias is None or bias.is_leaf)):
+        put_off = weight.is_leaf and weight.requires_grad and weight.ndim == 2
+        if not (put_off and (bias is None or bias.is_leaf)):
             return F.linear(input, weight, bias)
         # An input that needs no gradient would leave nothing to call backward on.
         if not input.requires_grad:
@@ -100,12 +110,16 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, put_off: Callable[..., None]) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.put_off = put_off
+        ctx.put_off, ctx.place = put_off, (weight.data_ptr(), weight.stride())
         return F.linear(x, weight)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, weight = ctx.saved_tensors
+        if (weight.data_ptr(), weight.stride()) != ctx.place:
+            raise RuntimeError(
+                "a linear layer was recomputed outside WeightQueue.record: use WeightQueue.backward"
+            )
         ctx.put_off(x, grads[0])
         return grads[0] @ weight, None, None
 

@@ -1,16 +1,20 @@
-"""What a process started by `launch` runs: waits for jobs, does them, reports how they ended.
+"""What a process started by `processes` runs: waits for jobs, does them, reports how they ended.
 
 It is a module of its own because processes that are started anew must be able to import it.
 """
 
+import multiprocessing
 import os
 import pickle
+import shutil
 import signal
 import socket
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -33,7 +37,8 @@ def use_loopback() -> None:
 def serve(
     rank: int, num_ranks: int, device: str, folder: str, connection: Connection, states: Any
 ) -> None:
-    """Be rank `rank` until the other end of `connection` is closed."""
+    """Be rank `rank` until None comes, or the process that started this one is gone."""
+    threading.Thread(target=_end_with_the_parent, args=(folder,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends us
 
     def on_wait(peer: int | None) -> None:
@@ -41,7 +46,12 @@ def serve(
 
     def report(outcome: str, content: Any) -> None:
         states[rank] = EVERYONE
-        connection.send_bytes(pickle.dumps((outcome, content)))
+        with _while_the_parent_lives(folder):
+            connection.send_bytes(pickle.dumps((outcome, content)))
+
+    def receive() -> bytes:
+        with _while_the_parent_lives(folder):
+            return connection.recv_bytes()
 
     try:
         torch.set_num_threads(1)
@@ -62,15 +72,37 @@ def serve(
             device_id=gpu,
         )
         report("done", None)
-        while True:
-            function, job = pickle.loads(connection.recv_bytes())
+        while (message := pickle.loads(receive())) is not None:
+            function, job = message
             report("done", function(on_wait, *job))
-    except EOFError:
         dist.destroy_process_group()
     except PeerLostError as error:
         report("lost", (error.peer, str(error)))
     except BaseException:
         report("raised", traceback.format_exc())
+
+
+def _end_with_the_parent(folder: str) -> None:
+    """Also in the middle of a job: whoever kills the parent cannot know its ranks."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # A process that the parent has forked may hold the sentinel open: look at its number as well.
+    while os.getppid() == parent.pid and not wait([parent.sentinel], timeout=1.0):
+        pass
+    _leave(folder)
+
+
+@contextmanager
+def _while_the_parent_lives(folder: str) -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError):  # the other end of the connection is closed
+        _leave(folder)
+
+
+def _leave(folder: str) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
 
 
 def step(
