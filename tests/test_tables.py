@@ -25,14 +25,56 @@ def test_reads_what_is_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
-    [("", "expected a header line"), ("a,b\n1,2\n3\n", "1 cells in line 3; expected 2")],
-)
-def test_file_that_is_no_table(tmp_path: Path, text: str, says: str) -> None:
+    "text",
+    [
+        "\ufeff模型,分数\nA,1\n", "模型,分数\nA,1\n\n", "模型,分数\r\nA,1\r\n\r\n\r\n",
+        "模型,分数\nA,1", "模型,分数\nA,1\n,\n,\n", '\ufeff"模型","分数"\r\n"A","1"\r\n',
+        "模型,分数\rA,1\r",
+    ],
+    ids=["mark", "empty line", "CRLF", "no end", "empty cells", "mark and quotes", "CR"],
+)  # fmt: skip
+def test_files_as_spreadsheets_save_them(tmp_path: Path, text: str) -> None:
     file = tmp_path / "t.csv"
-    file.write_text(text, encoding="utf8")
-    with pytest.raises(ValueError, match=says):
+    file.write_bytes(text.encode())
+    assert read_table(file) == Table("t.csv", ("模型", "分数"), (("A", "1"),))
+
+
+def test_quoted_cells_hold_anything(tmp_path: Path) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes('模型,说明\nA,"一, ""二""\n三"\nB,\n'.encode())
+    assert read_table(file).rows == (("A", '一, "二"\n三'), ("B", ""))
+    file.write_bytes('模型,说明\nA,"一\n二"\nB\n'.encode())
+    with pytest.raises(ValueError, match="1 cells in line 4"):  # of the file, not of the table
         read_table(file)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "expected a header line"),
+        (b"\n\n", "expected a header line"),
+        (b"\na,b\n1,2\n", "begins with an empty line"),
+        (b"a,b\n1,2\n3\n", "1 cells in line 3; expected 2"),
+        (b"a,b\n1,2\n\n3,4\n", "no cells in line 3; expected 2"),
+        (b"a,b\n1,2\n,\n3,4\n", "no cells in line 3; expected 2"),
+        (b"a,a\n1,2\n", r"two columns of one name: \['a', 'a'\]"),
+        (b'a,b\n1,"2\n3,4\n', "is no CSV in line 3"),
+        ("模型,分数\nA,1\n".encode("utf-16"), r"not in UTF-8 \(UTF-16\)"),
+        ("模型,分数\nA,1\n".encode("gbk"), r"not in UTF-8 \(perhaps GBK\)"),
+        ("a,b\nA,1\n".encode("utf-16-le"), r"not in UTF-8 \(UTF-16"),
+    ],
+)
+def test_file_that_is_no_table(tmp_path: Path, data: bytes, says: str) -> None:
+    file = tmp_path / "t.csv"
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"path='t\.csv'.*{says}"):
+        read_table(file)
+
+
+@pytest.mark.parametrize("cell", ["1_000", "nan", "inf", "1,000", "x", "1e999"])
+def test_text_that_is_no_number(cell: str) -> None:
+    with pytest.raises(ValueError, match=f"has '{cell}'; expected a number"):
+        Table("t", ("a",), ((cell,),)).values("a")
 
 
 def test_file_that_is_not_there(tmp_path: Path) -> None:

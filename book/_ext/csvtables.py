@@ -36,7 +36,7 @@ from docutils.parsers.rst import directives
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from dsnotes.tables import Table, read_table
+from dsnotes.tables import Table, number_in, read_table
 
 log = logging.getLogger(__name__)
 EMPTY = "—"
@@ -75,14 +75,6 @@ def names(option: str) -> list[str]:
     return next(csv.reader([option], skipinitialspace=True), [])
 
 
-def is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
 class DataTable(SphinxDirective):
     required_arguments = 1
     has_content = True
@@ -114,7 +106,9 @@ class DataTable(SphinxDirective):
         group = nodes.tgroup(cols=len(header))
         group += [nodes.colspec(colwidth=1) for _ in header]
         columns = [table.labels(name) for name in shown]
-        numeric = [all(is_number(cell) for cell in column if cell) for column in columns]
+        numeric = [
+            all(number_in(cell) is not None for cell in column if cell) for column in columns
+        ]
         rows = zip(*columns, strict=True)
         group += nodes.thead("", self.line(header, numeric))
         group += nodes.tbody("", *(self.line(row, numeric) for row in rows))

@@ -8,6 +8,7 @@ look up cells by the same rule.
 """
 
 import csv
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -94,36 +95,74 @@ class Table:
         return self._number(self.text(row, column), column)
 
     def _number(self, cell: str, column: str) -> float:
-        try:
-            return float(cell)
-        except ValueError:
-            raise ValueError(
-                f"column={column!r} of {self.name} has {cell!r}; expected a number"
-            ) from None
+        if (value := number_in(cell)) is None:
+            raise ValueError(f"column={column!r} of {self.name} has {cell!r}; expected a number")
+        return value
+
+
+def number_in(cell: str) -> float | None:
+    """The number that a cell is, None where it is none: "1_000", "nan" and "inf" are text.
+
+    >>> from dsnotes.tables import number_in
+    >>> number_in("-4.5"), number_in("1_000")
+    (-4.5, None)
+    """
+    try:
+        value = float(cell)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) and "_" not in cell else None
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a CSV file in UTF-8 whose first line is the header.
+    """Read a CSV file in UTF-8 whose first line is the header, as spreadsheets save it.
 
-    Raises ValueError where a line has not as many cells as the header, FileNotFoundError without
-    the file.
+    A byte order mark and empty lines at the end are passed over. Raises ValueError where the file
+    is in another encoding or no CSV, an empty line stands between others, a line has not as many
+    cells as the header, or two columns have one name; FileNotFoundError without the file.
 
     >>> from dsnotes.tables import read_table
     >>> read_table("book/data/r1_table2_r1zero.csv").number("DeepSeek-R1-Zero", "aime2024_pass1")
     71.0
     """
     path = Path(path)
-    with path.open(encoding="utf8", newline="") as file:
-        lines = [tuple(line) for line in csv.reader(file)]
-    if not lines:
-        raise ValueError(f"path={path.name!r} is empty; expected a header line")
-    for number, line in enumerate(lines[1:], start=2):
-        if len(line) != len(lines[0]):
+    what, lines = f"path={path.name!r}", []
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    try:
+        for cells in reader:
+            lines.append((reader.line_num, tuple(cells)))
+    except csv.Error as error:
+        raise ValueError(f"{what} is no CSV in line {reader.line_num}: {error}") from None
+    while lines and not any(lines[-1][1]):
+        lines.pop()
+    if not lines or not any(lines[0][1]):
+        raise ValueError(f"{what} begins with an empty line; expected a header line")
+    (_, header), *rows = lines
+    if len(set(header)) < len(header):
+        raise ValueError(f"{what} has two columns of one name: {list(header)}")
+    for number, row in rows:
+        if not any(row):
+            raise ValueError(f"{what} has no cells in line {number}; expected {len(header)}")
+        if len(row) != len(header):
             raise ValueError(
-                f"path={path.name!r} has {len(line)} cells in line {number}; "
-                f"expected {len(lines[0])} as in the header"
+                f"{what} has {len(row)} cells in line {number}; "
+                f"expected {len(header)} as in the header"
             )
-    return Table(path.name, lines[0], tuple(lines[1:]))
+    return Table(path.name, header, tuple(row for _, row in rows))
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        guess = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "perhaps GBK"
+        raise ValueError(
+            f"path={path.name!r} is not in UTF-8 ({guess}): {error}; save it as CSV UTF-8"
+        ) from None
+    if "\0" in text:
+        raise ValueError(f"path={path.name!r} is not in UTF-8 (UTF-16, or no text at all)")
+    return text
 
 
 def dot_plot(
