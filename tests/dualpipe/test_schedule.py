@@ -133,6 +133,9 @@ def test_weight_backwards_come_in_the_order_they_were_put_off() -> None:
         (dualpipev, (0, 4), "num_ranks must be a whole number of at least 1 for DualPipeV, got 0"),
         (dualpipev, (4, 7), "num_micro_batches must be a whole number of at least 8 .*got 7"),
         (one_f_one_b, (4, 0), "num_micro_batches must be a whole number of at least 1 for 1F1B"),
+        (step_counts, (4, 4, 10), "position must be from 0 to half - 1 = 3, got 4"),
+        (step_counts, (4, -1, 10), "position must be from 0 to half - 1 = 3, got -1"),
+        (step_counts, (4, 0, 7), "per_phase must be at least 2 half = 8, got 7"),
         (zb1p, (0, 4), "num_ranks must be a whole number of at least 1 for ZB1P, got 0"),
     ],
 )

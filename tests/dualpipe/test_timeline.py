@@ -1,6 +1,7 @@
 """The simulated run against V3 table 2, and against the rules of causality."""
 
 import itertools
+import math
 import subprocess
 import sys
 
@@ -144,6 +145,18 @@ def test_an_order_that_cannot_be_carried_out_is_named() -> None:
     ("call", "message"),
     [
         (lambda: Durations(weight=-1), "weight must be 0 or more, got -1"),
+        (lambda: Durations(transfer=math.nan), "transfer must be 0 or more, got nan"),
+        (lambda: Durations(pair=math.inf), "pair must be 0 or more, got inf"),
+        (
+            lambda: Durations.with_all_to_all(1, 1, 1, comm=-1, hidden=1),
+            "comm must be 0 or more, got -1",
+        ),
+        (
+            lambda: Durations.with_all_to_all(1, 1, 1, comm=1, hidden=math.nan),
+            "hidden must be from 0 to 1, got nan",
+        ),
+        (lambda: formula("DualPipe", 0), "num_stages must be a whole number of at least 1, got 0"),
+        (lambda: formula("1F1B", -3), "num_stages must be a whole number of at least 1, got -3"),
         (
             lambda: Durations.with_all_to_all(1, 1, 1, comm=1, hidden=2),
             "hidden must be from 0 to 1",
@@ -158,6 +171,10 @@ def test_an_order_that_cannot_be_carried_out_is_named() -> None:
 def test_bad_values_are_refused(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_no_time_at_all_is_no_bubble() -> None:
+    assert simulate(one_f_one_b(2, 2), Durations(0, 0, 0)).bubble_fraction == 0
 
 
 def test_a_timeline_may_start_late() -> None:

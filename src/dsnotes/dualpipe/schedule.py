@@ -141,10 +141,15 @@ def step_counts(half: int, position: int, per_phase: int) -> tuple[int, ...]:
 
     DualPipe: half = PP/2, position = min(rank, PP - 1 - rank), per_phase = micro-batches/2.
     DualPipeV: half = ranks, position = rank, per_phase = micro-batches.
+    Raises ValueError unless 0 <= position < half and per_phase >= 2 half.
 
         >>> step_counts(4, 0, 10)  # ranks 0 and 7 of V3 figure 5
         (6, 1, 3, 3, 3, 1, 3, 1)
     """
+    if not 0 <= position < half:
+        raise ValueError(f"position must be from 0 to half - 1 = {half - 1}, got {position}")
+    if per_phase < 2 * half:
+        raise ValueError(f"per_phase must be at least 2 half = {2 * half}, got {per_phase}")
     before, after = half - position - 1, position + 1
     main = per_phase - 2 * half + after
     return (2 * before, after, before, main, before, after, before, after)

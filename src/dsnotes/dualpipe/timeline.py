@@ -13,6 +13,7 @@ Departures
     Zero Bubble, arXiv 2401.10241, the letter B stands for I.)
 """
 
+import math
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,7 +29,7 @@ class Durations:
 
     `pair` is an overlapped forward and backward; None means that the overlap gains nothing.
     `transfer` passes between the end of an action and its result being on another rank.
-    Raises ValueError when one is negative.
+    Raises ValueError when one is no finite number of at least 0.
 
         >>> Durations(forward=1, backward_input=1, weight=1).full_pair
         3
@@ -42,8 +43,8 @@ class Durations:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and value < 0:
-                raise ValueError(f"{name} must be 0 or more, got {value}")
+            if name != "pair" or value is not None:
+                _check_time(name, value)
 
     @classmethod
     def with_all_to_all(
@@ -61,6 +62,7 @@ class Durations:
         """
         if not 0 <= hidden <= 1:
             raise ValueError(f"hidden must be from 0 to 1, got {hidden}")
+        _check_time("comm", comm)
         pair = forward + backward_input + weight + 2 * comm * (1 - hidden)
         return cls(forward + comm, backward_input + comm, weight, pair)
 
@@ -119,7 +121,7 @@ class Timeline:
     @property
     def bubble_fraction(self) -> float:
         """Idle time of all ranks over the time of all ranks."""
-        return sum(self.idle) / (self.makespan * len(self.events))
+        return sum(self.idle) / (self.makespan * len(self.events)) if self.makespan else 0.0
 
     def live_activations(self, rank: int) -> list[tuple[Time, int]]:
         """(time, count) at each change of the number of micro-batches whose activations are kept.
@@ -142,8 +144,7 @@ class Timeline:
     @property
     def peak_activations(self) -> tuple[int, ...]:
         """Per rank, the most micro-batches kept at one time (one at one stage counts 1)."""
-        ranks = range(len(self.events))
-        return tuple(max(live for _, live in self.live_activations(rank)) for rank in ranks)
+        return tuple(max(n for _, n in self.live_activations(r)) for r in range(len(self.events)))
 
     @property
     def parameters(self) -> tuple[int, ...]:
@@ -224,12 +225,14 @@ def formula(name: str, num_stages: int, durations: Durations | None = None) -> F
     The table names no condition. Its bubble is that of the simulated run for 1F1B always, for ZB1P
     while W <= F and W <= I, and on the middle ranks of DualPipe and DualPipeV where F = I >= W and
     F&B >= B; `bubble.idle_times` has the other cases and the other ranks.
-    Raises ValueError for a name that is not in `SCHEDULES` or, for the last two, an odd PP.
+    Raises ValueError for a name not in `SCHEDULES`, a PP below 1 and, for the last two, an odd PP.
 
         >>> formula("ZB1P", 8), formula("DualPipe", 8)[:3]
         (Formula(bubble=7, parameters=1, activations=8, devices=8), (6, 2, 9))
     """
     d, pp = durations or Durations(), num_stages
+    if not isinstance(pp, int) or pp < 1:
+        raise ValueError(f"num_stages must be a whole number of at least 1, got {pp!r}")
     if name == "1F1B":
         return Formula((pp - 1) * (d.forward + d.backward), 1, pp, pp)
     if name == "ZB1P":
@@ -240,3 +243,8 @@ def formula(name: str, num_stages: int, durations: Durations | None = None) -> F
         raise ValueError(f"num_stages must be even for {name}, got {pp}")
     bubble = (pp // 2 - 1) * (d.full_pair + d.backward - 3 * d.weight)
     return Formula(bubble, 2, pp + 1, pp if name == "DualPipe" else pp // 2)
+
+
+def _check_time(name: str, value: Time) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more, got {value!r}")
