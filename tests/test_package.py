@@ -1,5 +1,6 @@
 """The package as its user meets it: the cost of an import, the wheel, the look of figures."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -7,6 +8,7 @@ import warnings
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 
 import dsnotes
@@ -62,6 +64,33 @@ def test_wheel_carries_the_font_and_the_data(wheel: zipfile.ZipFile) -> None:
     data = ROOT / "book" / "data"
     files = {p.relative_to(data).as_posix() for p in data.rglob("*") if p.is_file()}
     assert {f"dsnotes/data/book/{name}" for name in files} <= names
+
+
+@pytest.mark.parametrize("name", ["v3", "papers"])
+def test_a_notebook_runs_from_the_wheel_alone(
+    wheel: zipfile.ZipFile, tmp_path: Path, name: str
+) -> None:
+    """In a folder without the repository, as on a rented machine; those that read no data too."""
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    wheel.extractall(installed)
+    elsewhere.mkdir()
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    script = elsewhere / "notebook.py"
+    script.write_text("\n".join(c.source for c in cells if c.cell_type == "code"), "utf8")
+    where = [sys.executable, "-c", "import dsnotes; print(dsnotes.__file__)"]
+    settings = {"cwd": elsewhere, "env": os.environ | {"PYTHONPATH": str(installed)}}
+    found = subprocess.check_output(where, text=True, **settings).strip()
+    assert Path(found).is_relative_to(installed)
+    settings["env"]["MPLBACKEND"] = "agg"
+    subprocess.run([sys.executable, str(script)], check=True, timeout=300, **settings)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_no_notebook_looks_for_the_repository(path: Path) -> None:
+    """But for one, which compares its figure with the repository's own bibliography."""
+    text = path.read_text("utf8")
+    allowed = 1 if path.stem == "papers" else 0
+    assert text.count("dsnotes.__file__") == allowed
 
 
 def test_data_is_found_in_a_checkout_and_nothing_else_is() -> None:
