@@ -4,8 +4,6 @@ import inspect
 import re
 from pathlib import Path
 
-import pytest
-
 from dsnotes import moe
 from dsnotes.config import DEEPSEEK_V3
 from dsnotes.moe import Gate
@@ -49,12 +47,3 @@ def test_what_the_papers_leave_open_is_listed_as_such() -> None:
     entry = ambiguities[ambiguities.index("(amb-moe-1)=") : ambiguities.index("(amb-moe-2)=")]
     assert "没有说是否含偏置" not in entry
     assert "不含偏置的 $s_{i,t}$" in entry
-
-
-@pytest.mark.parametrize("page", ["model/moe.md", "model/balance.md"])
-def test_alternative_texts_carry_no_measured_number(page: str) -> None:
-    """They are typed, so they describe shapes; settings are whole numbers (8 of 32 experts)."""
-    texts = re.findall(r"^:alt: (.*)$", (BOOK / page).read_text("utf8"), re.MULTILINE)
-    drawn = [text for text in texts if not text.startswith(("一个 token 的路由", "六个专家"))]
-    assert drawn
-    assert [text for text in drawn if re.search(r"\d\.\d|%|FLOP|\d 以上|\d 附近", text)] == []
