@@ -8,8 +8,13 @@ import pytest
 
 HERE = Path(__file__).parent
 BOOK = HERE.parents[1] / "book"
-SECTIONS = [path.stem.removeprefix("test_") for path in sorted(HERE.glob("test_*.py"))]
-SECTIONS.remove("labels")
+SECTIONS = sorted(
+    {
+        section
+        for page in BOOK.glob("*/*.md")
+        for section in re.findall(r":label: ex-(\w+)-\d+", page.read_text("utf8"))
+    }
+)
 
 
 @pytest.mark.parametrize("section", SECTIONS)
