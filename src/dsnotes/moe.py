@@ -191,7 +191,8 @@ def segment(config: Config, *, m: int) -> Config:
 def isolate_shared(config: Config, *, n: int) -> Config:
     """Shared expert isolation (V1 §3.2): n of the active routed experts become shared ones.
 
-    Parameters and FLOPs stay the same. ValueError when no active routed one would be left.
+    The experts keep their parameters and FLOPs; the router loses n rows. ValueError when no active
+    routed one would be left.
 
         >>> isolate_shared(config, n=1).n_routed_experts  # of 64 experts, 8 active
         63

@@ -150,3 +150,15 @@ def test_values_of_v3_name_their_section_when_it_is_not_the_usual_one() -> None:
     ):
         row = next(row for row in rows()[heading] if bare(symbol) in symbols_of(row[0]))
         assert section in " ".join(row), symbol
+
+
+def test_letters_that_had_a_second_meaning_on_their_page_have_one() -> None:
+    """W was a weight beside the time of its gradient, p a place beside a share, r a ratio."""
+    text = {
+        name: (BOOK / f"{name}.md").read_text("utf8") for name in (*PAGES, "appendix/ambiguities")
+    }
+    assert r"\partial W" not in text["training/dualpipe"]
+    assert "$p$ 每步" not in text["rl/grpo"]
+    kl = re.findall(r"^\*\*GRPO-[45]\*\*\n\n: (.*)$", text["appendix/ambiguities"], re.MULTILINE)
+    assert len(kl) == 2
+    assert not any(re.search(r"\$r\b", entry) for entry in kl)
