@@ -84,8 +84,13 @@ def check(
     gradients: list[Tensor],
     *,
     cancelled: Tensor | float = 0.0,
+    saturates: bool = False,
 ) -> None:
-    """`call` gives `right` and, summed, the gradients; an error only where these do not fit."""
+    """`call` gives `right` and, summed, the gradients; an error only where these do not fit.
+
+    With `saturates`, a value that does not fit is a number of its sign that does, the largest one
+    unless a derivative is larger, and the gradients are scaled down by the same factor.
+    """
     leaves = [x.clone().requires_grad_() for x in inputs]
     found = attempt(lambda: call(*leaves))
     narrow = min((x.dtype for x in inputs), key=lambda dtype: torch.finfo(dtype).max)
@@ -93,7 +98,18 @@ def check(
         assert "does not fit" in str(found) or "nats" in str(found), found
         extremes = [right, *gradients, torch.as_tensor(cancelled)]
         assert not all(fits(x, narrow) for x in extremes), f"refused: {found}, right is {right}"
+        assert not saturates or not right.isfinite() or fits(right, inputs[0].dtype, 0.999), found
         return
+    if saturates and not fits(right, found.dtype, 1.0):
+        scale = found.detach().double().abs() / right.abs()
+        steepest = max(1.0, *(float(g.abs().max() / right.abs()) for g in gradients))
+        limit = torch.finfo(narrow).max
+        assert found.isfinite()
+        assert found.detach().abs() <= limit
+        if (torch.as_tensor(cancelled) <= right.abs() * 1.001).all():
+            assert found.detach().abs() * steepest >= limit * 0.99, (found, right)
+        right, gradients = right * scale, [g * scale for g in gradients]
+        cancelled = cancelled * scale
     assert same(found.detach(), right, cancelled), (found, right)
     found_gradients = torch.autograd.grad(found.sum(), leaves)
     for g, expected in zip(found_gradients, gradients, strict=True):
@@ -193,7 +209,7 @@ def test_gradient_of_equal_rewards_is_0(dtype: torch.dtype) -> None:
 
 
 def exponential(x: float) -> float:
-    return math.exp(x) if x < 709 else math.inf
+    return math.exp(x) if x <= 709 else math.inf
 
 
 def clipped(log_ratio: float, a: float, low: float, high: float) -> tuple[float, float]:
@@ -285,6 +301,7 @@ def test_grpo_loss(
         right,
         [slopes],
         cancelled=wide(size),
+        saturates=True,
     )
 
 
@@ -323,7 +340,27 @@ def test_ppo_loss(
             entropy_weight=entropy_weight,
         )
 
-    check(call, inputs, wide(loss), slopes, cancelled=wide(size))
+    check(call, inputs, wide(loss), slopes, cancelled=wide(size), saturates=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_a_policy_loss_that_does_not_fit_is_the_largest_number(dtype: torch.dtype) -> None:
+    """float64 clipped; the gradient keeps its direction, and all of it is scaled by one factor."""
+    largest = torch.finfo(dtype).max
+    gap = math.log(largest) + 1.5
+    old = torch.zeros(1, 3, dtype=dtype)
+    new = torch.tensor([[gap, gap - 1, 0.1]], dtype=dtype)
+    a, mask, zero = -torch.ones_like(old), torch.ones(1, 3, dtype=torch.bool), old
+    for loss in (
+        lambda x: grpo_loss(x, zero.to(x), a.to(x), mask),
+        lambda x: ppo_loss(x, *(y.to(x) for y in (zero, a, zero, zero)), mask, value_weight=0.5),
+    ):
+        narrow, wide_ = (x.requires_grad_() for x in (new.clone(), new.double()))
+        found, right = loss(narrow), loss(wide_)
+        (g,), (slope,) = (torch.autograd.grad(y, x) for y, x in ((found, narrow), (right, wide_)))
+        assert right > largest
+        assert found.double() == right.clamp(max=largest).to(dtype).double()
+        assert torch.allclose(g.double(), slope * (largest / right), rtol=tolerance(dtype), atol=0)
 
 
 # Sampling

@@ -173,8 +173,12 @@ def grpo_loss(
     accumulated, weigh calls by their tokens; "constant" divides by B * `max_length`. An output
     without tokens counts 0. Only `log_probs` may carry gradient.
 
-    ValueError when shapes differ, mask is empty, beta > 0 comes without `ref_log_probs`, or an
-    option is not one of these; TypeError when mask is not bool.
+    A loss beyond the largest number of the type of `log_probs` (exp of a log-ratio of 89, in
+    float32) is that number, and its gradient is scaled down with it: the direction stays.
+
+    ValueError when only a derivative does not fit, when shapes differ, mask is empty, beta > 0
+    comes without `ref_log_probs`, or an option is not one of these; TypeError when mask is not
+    bool.
 
         >>> old = torch.full((2, 3), -1.0)
         >>> grpo_loss(old, old, torch.tensor([1.0, -1.0]), torch.ones(2, 3, dtype=torch.bool))
@@ -221,4 +225,5 @@ def grpo_loss(
         return (total / n_tokens[:, 0].clamp(min=1)).mean()  # DeepSeekMath (3), V3 (26)
 
     far = "log_probs lie too far from old_log_probs or ref_log_probs"
-    return narrowed(-mean(objective), log_probs, what=far, bound=mean(steepness))
+    bound = mean(steepness)
+    return narrowed(-mean(objective), log_probs, what=far, bound=bound, saturate=True)

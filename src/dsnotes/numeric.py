@@ -19,17 +19,23 @@ def widened(x: Tensor) -> Tensor:
     return x.double() if x.device.type != "mps" else x.float()
 
 
-def narrowed(x: Tensor, *like: Tensor, what: str, bound: Tensor | None = None) -> Tensor:
+def narrowed(
+    x: Tensor, *like: Tensor, what: str, bound: Tensor | None = None, saturate: bool = False
+) -> Tensor:
     """x in the type of the first of `like`; ValueError when that cannot hold it.
 
     `bound` is at least as large as x and as its derivatives by the tensors `like`, so that these
-    fit as well, each in its own type. `what` begins the message.
+    fit as well, each in its own type. `what` begins the message. With `saturate` a scalar x that is
+    finite and does not fit is scaled down instead, its derivatives with it, until all of them do.
 
         >>> narrowed(torch.tensor(1e5).double(), torch.ones(1).half(), what="scores are too large")
         ValueError: scores are too large: 1e+05 does not fit torch.float16
     """
     largest = (x if bound is None else bound).detach().abs()
     limit = min(torch.finfo(tensor.dtype).max for tensor in like)
+    if saturate and not x.abs() <= torch.finfo(like[0].dtype).max and largest.isfinite():
+        scale = limit / torch.maximum(largest, x.detach().abs()) * (1 - 1e-12)
+        x, largest = x * scale, largest * scale
     if not (largest <= limit).all():
         narrowest = min((t.dtype for t in like), key=lambda dtype: torch.finfo(dtype).max)
         raise ValueError(f"{what}: {largest.max():.6g} does not fit {narrowest}")

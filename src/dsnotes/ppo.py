@@ -122,7 +122,10 @@ def ppo_loss(
     """-(L^CLIP - c1 L^VF + c2 S), PPO eq 9; L^CLIP is that of DeepSeekMath eq 1.
 
     c1 is `value_weight`, c2 `entropy_weight`. `values` are the critic's, with gradient; `targets`
-    V^targ; `entropy` that of the policy in nats at each token, with gradient. ValueError when
+    V^targ; `entropy` that of the policy in nats at each token, with gradient.
+
+    A loss beyond the largest number of the type of `log_probs` is that number, and its gradients
+    are scaled down with it, as in `grpo_loss`. ValueError when only a derivative does not fit, when
     shapes differ, mask is empty, a weight or clip is negative, or entropy_weight comes without
     entropy.
 
@@ -145,7 +148,8 @@ def ppo_loss(
         objective = objective + entropy_weight * _mean(s, mask)
         steepness = steepness + entropy_weight * _mean(s.detach().abs() + 1, mask)
         trained.append(entropy)
-    return narrowed(-objective, *trained, what="the loss is too large", bound=steepness)
+    big = "the loss is too large"
+    return narrowed(-objective, *trained, what=big, bound=steepness, saturate=True)
 
 
 def _value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
