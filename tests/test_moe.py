@@ -76,7 +76,7 @@ def choose(biased: list[float], config: Config) -> list[int]:
 
 
 def naive(moe: MoE, u: Tensor) -> Tensor:
-    """V3 eq. (12)-(16), V2 eq. (21), V1 eq. (10), for one token u (hidden,), without residual."""
+    """V3 eq. (12)-(16), V2 (20)-(22), V1 (9)-(11), for one token u (hidden,), without residual."""
     gate, config = moe.gate, moe.gate.config
     logits = [u @ e for e in gate.weight]
     if config.scoring_func == "sigmoid":

@@ -10,7 +10,7 @@ Equations
     the clipped surrogate and the estimators of KL that both use are in `dsnotes.policy`
     R1 v2 (arXiv 2501.12948): V3's objective; section 3.2.1: clip width 10, beta 0.001
     Dr. GRPO (arXiv 2503.20783) section 3.2: no 1/|o|, no std
-    DAPO (arXiv 2503.14476): (8) one mean over all tokens, two clip widths
+    DAPO (arXiv 2503.14476): (8) one mean over all tokens of a group, two clip widths
 
 Departures and open points
     - No paper says which std: here that of the population (`correction=0`) and nothing added to it.
