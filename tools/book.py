@@ -16,10 +16,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 COLOR = re.compile(r"\x1b\[[\d;]*m")
-# what the builder says of its own parts
+# what the builder says of its own parts, and at the end of where the pages are: make says that
 ASIDE = re.compile(
-    r"\s*$|\[etoc\]|(myst|myst-nb|sphinx-multitoc-numbering) v|Using jupyter-cache|building \[mo\]"
+    r"\s*$|=+$|\[etoc\]|(myst|myst-nb|sphinx-multitoc-numbering) v|Using jupyter-cache|building \[mo\]"
     r"|loading translations|(Config|Output) Path|Source Folder|writing output\.\.\. $"
+    r"|.*: Cached executed notebook|copying (images|static|extra|assets)|The HTML pages are in|Finished generating HTML|Your book's HTML pages"
+    r"|    (file://)?_build/html/|You can look at your book|Or paste this line"
 )
 CRASH = re.compile(r"\s*(Exception occurred:|Traceback \(most recent call last\):)")
 FAILED = re.compile(r"(\S+\.ipynb): WARNING: Executing notebook failed")
