@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 COLOR = re.compile(r"\x1b\[[\d;]*m")
 # what the builder says of its own parts, and at the end of where the pages are: make says that
 ASIDE = re.compile(
-    r"\s*$|=+$|\[etoc\]|(myst|myst-nb|sphinx-multitoc-numbering) v|Using jupyter-cache|building \[mo\]"
-    r"|loading translations|(Config|Output) Path|Source Folder|writing output\.\.\. $"
-    r"|.*: Cached executed notebook|copying (images|static|extra|assets)|The HTML pages are in|Finished generating HTML|Your book's HTML pages"
-    r"|    (file://)?_build/html/|You can look at your book|Or paste this line"
+    r"\s*$|=+$|\[etoc\]|(myst|myst-nb|sphinx-multitoc-numbering) v|Using jupyter-cache"
+    r"|building \[mo\]|loading translations|(Config|Output) Path|Source Folder"
+    r"|copying (images|static|extra|assets)|writing output\.\.\. $|.*: Cached executed notebook"
+    r"|The HTML pages are in|Finished generating HTML|Your book's HTML pages|You can look at your book"
+    r"|Or paste this line|    (file://)?_build/html/"
 )
 CRASH = re.compile(r"\s*(Exception occurred:|Traceback \(most recent call last\):)")
 FAILED = re.compile(r"(\S+\.ipynb): WARNING: Executing notebook failed")
