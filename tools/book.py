@@ -21,8 +21,8 @@ ASIDE = re.compile(
     r"\s*$|=+$|\[etoc\]|(myst|myst-nb|sphinx-multitoc-numbering) v|Using jupyter-cache"
     r"|building \[mo\]|loading translations|(Config|Output) Path|Source Folder"
     r"|copying (images|static|extra|assets)|writing output\.\.\. $|.*: Cached executed notebook"
-    r"|The HTML pages are in|Finished generating HTML|Your book's HTML pages|You can look at your book"
-    r"|Or paste this line|    (file://)?_build/html/"
+    r"|The HTML pages are in|Finished generating HTML|Your book's HTML pages|Or paste this line"
+    r"|You can look at your book|    (file://)?_build/html/"
 )
 CRASH = re.compile(r"\s*(Exception occurred:|Traceback \(most recent call last\):)")
 FAILED = re.compile(r"(\S+\.ipynb): WARNING: Executing notebook failed")
