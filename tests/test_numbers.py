@@ -7,6 +7,7 @@ on.
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -35,8 +36,9 @@ TYPES = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.flo
 
 @st.composite
 def tensors(draw: Any, dtype: torch.dtype, *shape: int, lowest: float | None = None) -> Tensor:
-    """Finite numbers of a type: of everyday size, of any size, and the extremes."""
-    largest = torch.finfo(dtype).max
+    """Finite numbers of a type: of everyday size, of any size, and the extremes. Of float64 only so
+    large that sums of them fit: no wider type is there to take them in."""
+    largest = min(torch.finfo(dtype).max, 1e306)
     low = -largest if lowest is None else lowest
     usual = st.floats(max(low, -3), 3)
     some = st.floats(max(low, -200), 200)
@@ -107,7 +109,8 @@ def check(
         assert found.isfinite()
         assert found.detach().abs() <= limit
         if (torch.as_tensor(cancelled) <= right.abs() * 1.001).all():
-            assert found.detach().abs() * steepest >= limit * 0.99, (found, right)
+            # the bound of the derivatives counts |log r| beside k3, so may be twice as large
+            assert found.detach().abs() * steepest >= limit * 0.49, (found, right)
         right, gradients = right * scale, [g * scale for g in gradients]
         cancelled = cancelled * scale
     assert same(found.detach(), right, cancelled), (found, right)
@@ -154,7 +157,7 @@ def exact_advantages(rewards: list[float], *, scale: bool, correction: int, eps:
     return wide([float(x / unit / (Fraction(std) + small)) for x in centred])
 
 
-HUGE = Fraction(1.7e308)
+HUGE = Fraction(sys.float_info.max)
 
 
 @many
