@@ -174,7 +174,7 @@ def grpo_loss(
     without tokens counts 0. Only `log_probs` may carry gradient.
 
     A loss beyond the largest number of the type of `log_probs` (exp of a log-ratio of 89, in
-    float32) is that number, and its gradient is scaled down with it: the direction stays.
+    float32) is scaled down until it and its gradient fit: sign and direction stay.
 
     ValueError when only a derivative does not fit, when shapes differ, mask is empty, beta > 0
     comes without `ref_log_probs`, or an option is not one of these; TypeError when mask is not

@@ -124,8 +124,8 @@ def ppo_loss(
     c1 is `value_weight`, c2 `entropy_weight`. `values` are the critic's, with gradient; `targets`
     V^targ; `entropy` that of the policy in nats at each token, with gradient.
 
-    A loss beyond the largest number of the type of `log_probs` is that number, and its gradients
-    are scaled down with it, as in `grpo_loss`. ValueError when only a derivative does not fit, when
+    A loss beyond the largest number of the type of `log_probs` is scaled down until it and its
+    gradients fit, as in `grpo_loss`. ValueError when only a derivative does not fit, when
     shapes differ, mask is empty, a weight or clip is negative, or entropy_weight comes without
     entropy.
 
