@@ -59,11 +59,15 @@ def tolerance(dtype: torch.dtype) -> float:
     return 8 * torch.finfo(dtype).eps
 
 
-def same(found: Tensor, right: Tensor, scale: Tensor | float = 0.0) -> bool:
-    """Equal up to the rounding of the type of `found`; `scale`: what cancelled on the way."""
+def same(
+    found: Tensor, right: Tensor, scale: Tensor | float = 0.0, wide_scale: Tensor | float = 0.0
+) -> bool:
+    """Equal up to the rounding of the type of `found`; `scale`: what cancelled on the way, and
+    `wide_scale`: what cancelled in float64."""
     dtype = found.dtype
     x = found.double()
     slack = tolerance(dtype) * (right.abs() + scale) + 4 * torch.finfo(dtype).smallest_normal
+    slack = slack + tolerance(torch.float64) * wide_scale
     return bool(x.isfinite().all() and ((x - right).abs() <= slack).all())
 
 
@@ -86,6 +90,7 @@ def check(
     gradients: list[Tensor],
     *,
     cancelled: Tensor | float = 0.0,
+    wide_cancelled: Tensor | float = 0.0,
     saturates: bool = False,
 ) -> None:
     """`call` gives `right` and, summed, the gradients; an error only where these do not fit.
@@ -112,11 +117,11 @@ def check(
             # the bound of the derivatives counts |log r| beside k3, so may be twice as large
             assert found.detach().abs() * steepest >= limit * 0.49, (found, right)
         right, gradients = right * scale, [g * scale for g in gradients]
-        cancelled = cancelled * scale
-    assert same(found.detach(), right, cancelled), (found, right)
+        cancelled, wide_cancelled = cancelled * scale, wide_cancelled * scale
+    assert same(found.detach(), right, cancelled, wide_cancelled), (found, right)
     found_gradients = torch.autograd.grad(found.sum(), leaves)
     for g, expected in zip(found_gradients, gradients, strict=True):
-        assert same(g, expected, cancelled), (g, expected)
+        assert same(g, expected, cancelled, wide_cancelled), (g, expected)
 
 
 # Estimators of KL
@@ -235,9 +240,10 @@ def grpo_reference(
     average: str,
     beta: float,
     max_length: int | None,
-) -> tuple[float, list[list[float]], float]:
-    """The loss, its gradient by the log-probs, and the sum of all terms without their signs."""
-    loss, size, gradient = 0.0, 0.0, [[0.0] * len(row) for row in pi]
+) -> tuple[float, list[list[float]], float, float]:
+    """The loss, its gradient by the log-probs, the sum of all terms without their signs, and that
+    of what cancels within the KL: r - 1 - log r."""
+    loss, size, kl_size, gradient = 0.0, 0.0, 0.0, [[0.0] * len(row) for row in pi]
     for b, row in enumerate(mask):
         places = [t for t, inside in enumerate(row) if inside]
         n = len(places)
@@ -265,10 +271,11 @@ def grpo_reference(
                 r = exponential(log_r)
                 k = r - 1 - log_r if abs(log_r) > 1e-3 else log_r**2 / 2 + log_r**3 / 6
                 loss += weight * beta * k
-                size += weight * beta * (abs(k) + abs(log_r) * 1e-6)
+                size += weight * beta * abs(k)
+                kl_size += weight * beta * min(1 + abs(log_r) + r, 1e306)
                 for s in moved:
                     gradient[b][s] += weight * beta * (-math.expm1(log_r) if r < math.inf else -r)
-    return loss, gradient, size
+    return loss, gradient, size, kl_size
 
 
 @many
@@ -294,7 +301,7 @@ def test_grpo_loss(
         "beta": beta,
         "max_length": max_length,
     }
-    loss, gradient, size = grpo_reference(*lists, mask.tolist(), **options)
+    loss, gradient, size, kl_size = grpo_reference(*lists, mask.tolist(), **options)
     right, slopes = wide(loss), wide(gradient)
     if not slopes.isfinite().all():
         right = wide(math.inf)
@@ -304,6 +311,7 @@ def test_grpo_loss(
         right,
         [slopes],
         cancelled=wide(size),
+        wide_cancelled=wide(kl_size),
         saturates=True,
     )
 
