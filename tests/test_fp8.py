@@ -769,8 +769,11 @@ def test_numbers_next_to_the_largest_come_back_finite() -> None:
         assert (back - x).abs().max() <= 3.4e38 / 16
     infinite = Quantized(torch.tensor([[torch.inf]]).to(torch.float8_e5m2), torch.ones(1, 1), TILE)
     assert dequantize(infinite).item() == torch.inf
-    with pytest.raises(ValueError, match="x must have scales that fit float32, got a group with"):
-        quantize(torch.full((1, 2), 1e300, dtype=torch.float64))
+    for power_of_two in (False, True):
+        for large in (448 * 2.0**128, 1e300):
+            x = torch.full((1, 2), large, dtype=torch.float64)
+            with pytest.raises(ValueError, match="x must have scales that fit float32, got a grou"):
+                quantize(x, power_of_two=power_of_two)
 
 
 def test_no_gradient_flows_through_a_cast() -> None:

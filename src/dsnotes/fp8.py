@@ -202,7 +202,7 @@ def dequantize(q: Quantized) -> Float32[Tensor, "rows cols"]:
     scale = q.scale_inv.float()[:, None, :, None]  # torch promotes no 8-bit type
     largest = torch.full_like(scale, torch.finfo(torch.float32).max)
     largest = largest.masked_fill(~scale.isfinite(), torch.inf)
-    numbers = (groups * scale).clamp(-largest, largest)
+    numbers = (groups * scale).clamp_(-largest, largest)
     if q.data.dtype in (E5M2.dtype, E5M6.dtype):  # these have infinities of their own
         numbers = torch.where(groups.isinf(), groups * scale, numbers)
     return _ungrouped(numbers, *q.data.shape)
@@ -246,4 +246,5 @@ def _ungrouped(groups: Tensor, rows: int, cols: int) -> Tensor:
 def _power_of_two_above(scale: Tensor) -> Tensor:
     """2^ceil(log2 s), from the exponent bits: a logarithm could miss exact powers of two."""
     mantissa, exponent = torch.frexp(scale)  # scale = mantissa * 2^exponent, mantissa in [0.5, 1)
-    return torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
+    above = torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
+    return above.masked_fill(scale.isinf(), torch.inf)  # whose exponent is 0
