@@ -521,6 +521,20 @@ def edit_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(raw | changes))
 
 
+@pytest.mark.parametrize(
+    "field",
+    ["vocab_size", "hidden_size", "num_hidden_layers", "moe_intermediate_size", "kv_lora_rank"],
+)
+def test_a_configuration_of_a_far_larger_model_fills_no_memory(
+    model: DeepSeek, tmp_path: Path, field: str
+) -> None:
+    save(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {field: 10**13}))
+    with pytest.raises(ValueError, match="checkpoint lacks most of the .* config.json describes"):
+        load(tmp_path)
+
+
 def test_a_module_that_the_configuration_denies(model: DeepSeek, tmp_path: Path) -> None:
     save(model, tmp_path)
     edit_config(tmp_path, num_nextn_predict_layers=0)

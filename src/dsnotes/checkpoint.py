@@ -38,6 +38,7 @@ from dsnotes.fp8 import BLOCK, Quantized, dequantize, quantize
 from dsnotes.fp8_linear import QUANTIZED_LINEARS
 from dsnotes.model import DeepSeek
 from dsnotes.mtp import add_modules
+from dsnotes.params import breakdown
 from dsnotes.shards import INDEX, SINGLE, read_tensors, some
 
 SCALE = "_scale_inv"  # appended to the name of the weight
@@ -99,6 +100,7 @@ def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
     config = Config.from_json(raw)
     _check_quantization(raw.get("quantization_config"))
     tensors = read_tensors(folder)
+    _check_size(config, tensors)
     model = DeepSeek(config)
     first_module = f"model.layers.{config.num_hidden_layers}."
     if any(name.startswith(first_module) for name in tensors):
@@ -169,6 +171,17 @@ def _stored(state: dict[str, Tensor], *, fp8: bool) -> Iterator[tuple[str, Tenso
             yield name + SCALE, q.scale_inv
         else:
             yield name, tensor.to(torch.bfloat16, copy=True)
+
+
+def _check_size(config: Config, tensors: Mapping[str, Tensor]) -> None:
+    """ValueError where a model of `config` would fill the memory, and the files do not."""
+    described = sum(part.total for part in breakdown(config))
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if described > 2 * held:  # a few tensors that lack are named later
+        raise ValueError(
+            f"checkpoint lacks most of the {described} numbers that config.json describes, "
+            f"it holds {held}"
+        )
 
 
 def _check_quantization(found: Any) -> None:
