@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import posixpath
 import re
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ TAG = re.compile(
     r'\s*<(?:link|script)\b[^>]*\b(?:href|src)="([^"?]*/)?_static/([^"?]+)[^"]*"[^>]*>(</script>)?'
 )
 LATER = re.compile(r"<script(?![^>]*\bdefer)(?=[^>]*\bsrc=)")
+
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # else a line for every table of a font
 
 
 def words(text: str) -> set[str]:
