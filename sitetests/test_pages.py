@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 LIMIT = 600_000  # bytes on first view, without the figures
 
 
@@ -49,16 +51,29 @@ def test_permalinks_lead_to_their_pages(browser, site):
     page.close()
 
 
-def test_a_citation_is_copied_with_the_day_and_the_address(browser, site):
+@pytest.mark.parametrize(
+    "public", ["https://book.example/notes", ""], ids=["public", "own machine"]
+)
+def test_a_citation_is_copied_with_the_day_and_the_address(browser, site, public):
+    """On a machine of its own the book does not know its address, and leaves the word for it."""
     context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
     page = context.new_page()
-    page.goto(f"{site}/book/model/moe.html", wait_until="load")
+    if public:
+        there = re.compile(re.escape(public))
+        page.route(
+            there,
+            lambda route: route.fulfill(
+                response=route.fetch(url=there.sub(site, route.request.url))
+            ),
+        )
+    page.goto(f"{public or site}/book/model/moe.html", wait_until="load")
     block = page.locator(".cite-this div.highlight").first
     block.hover()
     block.locator("button.copybtn").click()
     copied = page.evaluate("navigator.clipboard.readText()")
     today = page.evaluate("new Date().toLocaleDateString('sv')")
-    assert f"[{today}]. {site}/id/moe.html." in copied
+    address = f"{public}/id/moe.html" if public else "网址"
+    assert f"[{today}]. {address}." in copied
     context.close()
 
 
