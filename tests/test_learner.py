@@ -103,6 +103,21 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         train(build(steps=3), step, checkpoint=file, progress=False)
 
 
+@pytest.mark.parametrize("change", [{"hidden_size": 64}, {"num_hidden_layers": 1}])
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, change: dict[str, int]) -> None:
+    train(build(2), step, checkpoint=tmp_path / "run.pt", progress=False)
+    other = Learner(DeepSeek(replace(SMALL, **change)), steps=2, learning_rate=1e-2)
+    with pytest.raises(ValueError, match=r"run\.pt belongs to a run of another model: "):
+        train(other, step, checkpoint=tmp_path / "run.pt", progress=False)
+
+
+@pytest.mark.parametrize("saved", [torch.zeros(3), {"steps": 2, "learner": {}, "history": None}])
+def test_a_file_of_another_program_is_refused(tmp_path: Path, saved: object) -> None:
+    torch.save(saved, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match=r"run\.pt is no file that train has saved"):
+        train(build(2), step, checkpoint=tmp_path / "run.pt", progress=False)
+
+
 @pytest.mark.parametrize(
     "number",
     [float, np.float64, np.float32, np.longdouble, int, np.int64, bool, np.bool_, Fraction,

@@ -98,9 +98,9 @@ def train(
     `checkpoint` path the run is saved every `save_every` steps and at the end (its folder is made
     where there is none); if the file exists already, the run goes on from it.
 
-    Raises, before the first step, ValueError when the file was saved by a run of another number of
-    steps or by something else, or `save_every` is below 1, and OSError when it cannot be written;
-    ValueError or TypeError when `step` does not do what it must.
+    Raises, before the first step, ValueError when the file was saved by a run of another model or
+    number of steps, or by something else, or `save_every` is below 1, and OSError when it cannot be
+    written; ValueError or TypeError when `step` does not do what it must.
 
         >>> history = train(learner, lambda l: supervised_step(l, text), checkpoint="run.pt")
     """
@@ -148,8 +148,8 @@ class _Checkpoint:
             return []
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
-            steps, state, history = saved["steps"], saved["learner"], saved["history"]
-        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            steps, state, history = saved["steps"], saved["learner"], list(saved["history"])
+        except (RuntimeError, EOFError, LookupError, TypeError, pickle.UnpicklingError) as error:
             raise ValueError(
                 f"checkpoint {self.path} is no file that train has saved, or only a part of one "
                 f"({type(error).__name__})"
@@ -159,8 +159,13 @@ class _Checkpoint:
                 f"checkpoint {self.path} belongs to a run of {steps} steps, "
                 f"got a learner of {learner.steps}"
             )
-        learner.load(state)
-        return list(history)
+        try:
+            learner.load(state)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"checkpoint {self.path} belongs to a run of another model: {error}"
+            ) from error
+        return history
 
     def save(self, learner: Learner, history: list[dict[str, float]]) -> None:
         """Written beside and moved into place: an interruption leaves the old one whole."""
