@@ -251,7 +251,7 @@ def grpo_reference(
     max_length: int | None,
 ) -> tuple[float, list[list[float]], float, float]:
     """The loss, its gradient by the log-probs, the sum of all terms without their signs, and by how
-    much float64 may be off: what cancels within the KL, and exp(x), whose error grows with x."""
+    much float64 may be off: what cancels within the KL, and in sums before exp is taken."""
     loss, size, float64_size, gradient = 0.0, 0.0, 0.0, [[0.0] * len(row) for row in pi]
     for b, row in enumerate(mask):
         places = [t for t, inside in enumerate(row) if inside]
@@ -271,7 +271,8 @@ def grpo_reference(
             share = 1 / n if ratio == "geometric" else 1.0
             log_ratio = sum(gaps[s] for s in moved) * share
             objective, slope = clipped(log_ratio, a[b][t], 0.2, 0.28)
-            float64_size += weight * abs(objective) * min(abs(log_ratio), 1e3)
+            before_exp = sum(abs(pi[b][s]) + abs(old[b][s]) for s in moved)
+            float64_size += weight * abs(objective) * min(1 + before_exp, 1e8)
             for s in moved:
                 gradient[b][s] -= weight * slope * share
             loss -= weight * objective
@@ -283,7 +284,8 @@ def grpo_reference(
                 k = r - 1 - log_r if abs(log_r) > 1e-3 else log_r**2 / 2 + log_r**3 / 6
                 loss += weight * beta * k
                 size += weight * beta * abs(k)
-                float64_size += weight * beta * min((1 + r) * (1 + abs(log_r)), 1e306)
+                before_exp = sum(abs(pi[b][s]) + abs(ref[b][s]) for s in moved)
+                float64_size += weight * beta * min((1 + r) * (1 + before_exp), 1e306)
                 for s in moved:
                     gradient[b][s] += weight * beta * (-math.expm1(log_r) if r < math.inf else -r)
     return loss, gradient, size, float64_size
