@@ -48,6 +48,7 @@ def test_v3_2() -> None:
     outcomes = 1 + 19 + 19 * 18 // 2
     assert outcomes == 191
     assert "(171+19+1)/2^{19}" in PAGE
+    assert f"{ups + downs} 格里升" in PAGE
     assert outcomes / 2**19 == pytest.approx(3.6e-4, rel=0.02)
 
 
