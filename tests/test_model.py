@@ -257,7 +257,7 @@ REFUSED: dict[str, tuple[Callable[[DeepSeek], object], str]] = {
         lambda m: m(
             torch.zeros(1, 2, dtype=torch.long), cache=m.new_cache(batch_size=3, capacity=4)
         ),
-        "cache must hold the 1 sequences of tokens, it holds 3",
+        "cache must hold 1 sequences, got 3",
     ),
     "too long": (
         lambda m: m(torch.zeros(1, 513, dtype=torch.long)),

@@ -5,6 +5,8 @@ exact enough), without the library. `NUMBERS_EXAMPLES` sets how many inputs each
 on.
 """
 
+import bisect
+import itertools
 import math
 import os
 import sys
@@ -12,6 +14,8 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dsnotes.balance import expert_balance_loss, sequence_balance_loss
+from dsnotes.fp8 import E4M3, E5M2, E5M6, INT8, Format, cast, dequantize, quantize
 from dsnotes.grpo import group_advantages, grpo_loss
 from dsnotes.model import next_token_probs
 from dsnotes.policy import k1, k2, k3, token_log_probs
@@ -28,6 +33,7 @@ many = settings(
     deadline=None,
     max_examples=int(os.environ.get("NUMBERS_EXAMPLES", "100")),
     suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
     derandomize="NUMBERS_EXAMPLES" not in os.environ,
 )
 
@@ -112,7 +118,8 @@ def check(
         assert "does not fit" in str(found) or "nats" in str(found), found
         extremes = [right, *gradients, torch.as_tensor(cancelled)]
         assert not all(fits(x, narrow) for x in extremes), f"refused: {found}, right is {right}"
-        assert not saturates or not right.isfinite() or fits(right, inputs[0].dtype, 0.999), found
+        known = all(torch.as_tensor(x).isfinite().all() for x in (right, cancelled))
+        assert not saturates or not known or fits(right, inputs[0].dtype, 0.999), found
         return
     if saturates and not fits(right, found.dtype, 1.0):
         scale = found.detach().double().abs() / right.abs()
@@ -121,8 +128,7 @@ def check(
         assert found.isfinite()
         assert found.detach().abs() <= limit
         if (torch.as_tensor(cancelled) <= right.abs() * 1.001).all():
-            # the bound of the derivatives counts |log r| beside k3, so may be twice as large
-            assert found.detach().abs() * steepest >= limit * 0.49, (found, right)
+            assert found.detach().abs() * steepest >= limit * 0.9, (found, right)
         right, gradients = right * scale, [g * scale for g in gradients]
         cancelled, wide_cancelled = cancelled * scale, wide_cancelled * scale
     assert same(found.detach(), right, cancelled, wide_cancelled), (found, right)
@@ -222,6 +228,109 @@ def test_gradient_of_equal_rewards_is_0(dtype: torch.dtype) -> None:
     assert rewards.grad.abs().max() == 0
 
 
+# Formats of eight bits
+
+
+def numbers_of(fmt: Format) -> list[float]:
+    """All finite numbers of a format, by its definition."""
+    if not fmt.exponent_bits:
+        return [float(n) for n in range(-127, 128)]
+    top = 2**fmt.mantissa_bits
+    least = 2.0 ** (1 - fmt.bias - fmt.mantissa_bits)
+    positive = [
+        fraction * least * 2 ** max(exponent - 1, 0)
+        for exponent in range(2**fmt.exponent_bits)
+        for fraction in (range(top) if exponent == 0 else range(top, 2 * top))
+    ]
+    return sorted({s * x for x in positive for s in (-1, 1) if x <= fmt.max})
+
+
+TABLES = {fmt: numbers_of(fmt) for fmt in (E4M3, E5M2, E5M6, INT8)}
+PEERS: dict[Format, Any] = {
+    E4M3: ml_dtypes.float8_e4m3fn,
+    E5M2: ml_dtypes.float8_e5m2,
+}
+
+
+def nearest(x: float, fmt: Format) -> float:
+    """In the table; in the middle of two, the one whose place in it is even: 0 has an even one."""
+    table = TABLES[fmt]
+    above = min(bisect.bisect_left(table, x), len(table) - 1)
+    below = max(above - 1, 0)
+    up, down = Fraction(table[above]) - Fraction(x), Fraction(x) - Fraction(table[below])
+    zero = len(table) // 2
+    if up == down:
+        return table[above if (above - zero) % 2 == 0 else below]
+    return table[above if up < down or above == below else below]
+
+
+@st.composite
+def hard_to_round(draw: Any, fmt: Format, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Numbers of the format, the middles between them and their neighbours, beside any others."""
+    x = draw(tensors(dtype, *shape)).double()
+    table = TABLES[fmt]
+    for i in range(x.numel()):
+        if draw(st.booleans()):
+            at = draw(st.integers(0, len(table) - 2))
+            middle = table[at] + (table[at + 1] - table[at]) * draw(st.sampled_from([0, 0.5]))
+            x.view(-1)[i] = middle * (1 + draw(st.sampled_from([0, 2**-52, -(2**-52), 2**-23])))
+    return x.to(dtype)
+
+
+@many
+@given(st.data(), TYPES, st.sampled_from(list(TABLES)))
+def test_cast(data: st.DataObject, dtype: torch.dtype, fmt: Format) -> None:
+    x = data.draw(hard_to_round(fmt, dtype, 6))
+    found = cast(x, fmt)
+    assert found.double().tolist() == [nearest(v, fmt) for v in x.double().tolist()]
+    if fmt in PEERS:
+        inside = x.double().clamp(-fmt.max, fmt.max)
+        if dtype != torch.float64:  # ml_dtypes rounds float64 to float32 first
+            peer = inside.float().numpy().astype(PEERS[fmt])
+            assert found.view(torch.uint8).tolist() == peer.view(np.uint8).tolist()
+    spoilt = cast(x.index_fill(0, torch.tensor([2]), math.nan), fmt).double()
+    assert spoilt[2].isnan() or (fmt is INT8 and spoilt[2] == 0)
+    others = [0, 1, 3, 4, 5]
+    assert spoilt[others].equal(found.double()[others])
+
+
+@many
+@given(st.data(), TYPES, st.sampled_from(list(TABLES)), st.booleans())
+def test_quantize(data: st.DataObject, dtype: torch.dtype, fmt: Format, power_of_two: bool) -> None:
+    """Scale, codes and numbers of each group, edge groups smaller; an error names x."""
+    rows, cols = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
+    side = st.sampled_from([1, 2, 3, None])
+    group = data.draw(side), data.draw(side)
+    x = data.draw(hard_to_round(fmt, dtype, rows, cols))
+    exact = x.double()
+    tiny, largest = torch.finfo(torch.float32).tiny, torch.finfo(torch.float32).max
+    r, c = group[0] or rows, group[1] or cols
+    if exact.abs().max() / fmt.max * (2 if power_of_two else 1) > largest * 0.999:
+        if exact.abs().max() / fmt.max > largest * 1.001:
+            with pytest.raises(ValueError, match="x must have scales that fit float32"):
+                quantize(x, group=group, fmt=fmt, power_of_two=power_of_two)
+        return
+    q = quantize(x, group=group, fmt=fmt, power_of_two=power_of_two)
+    found = dequantize(q).double()
+    for i, j in itertools.product(range(-(-rows // r)), range(-(-cols // c))):
+        block = slice(i * r, (i + 1) * r), slice(j * c, (j + 1) * c)
+        amax, scale = exact[block].abs().max().item(), q.scale_inv[i, j].double().item()
+        right = max(amax / fmt.max, tiny) if amax else 1.0
+        if power_of_two and amax:
+            assert math.frexp(scale)[0] == 0.5
+            assert right * (1 - 2**-23) <= scale <= 2 * right * (1 + 2**-23)
+        else:
+            assert scale == pytest.approx(right, rel=2**-23)
+        # the quotient is rounded as well, in float32: a number next to a middle may go either way
+        wide_type = torch.float64 if dtype == torch.float64 else torch.float32
+        quotients = (exact[block] / scale).to(wide_type).double().flatten().tolist()
+        right_codes = [nearest(v, fmt) for v in quotients]
+        assert q.data[block].double().flatten().tolist() == right_codes
+        for v, code in zip(found[block].flatten().tolist(), right_codes, strict=True):
+            number = min(max(code * scale, -largest), largest)
+            assert v == pytest.approx(number, rel=2**-23, abs=tiny)
+
+
 # The objectives
 
 
@@ -236,6 +345,20 @@ def clipped(log_ratio: float, a: float, low: float, high: float) -> tuple[float,
     rho = exponential(log_ratio)
     inside, outside = rho * a, min(max(rho, 1 - low), 1 + high) * a
     return (inside, inside) if inside <= outside else (outside, 0.0)
+
+
+def small_k3(x: float) -> float:
+    """exp(x) - 1 - x near 0, by its series."""
+    return sum(x**n / math.factorial(n) for n in range(2, 16))
+
+
+def difference(moved: list[int], upper: list[float], lower: list[float]) -> float:
+    """Of the sums of two rows, rounded once."""
+    exact = sum(Fraction(upper[s]) - Fraction(lower[s]) for s in moved)
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
 
 
 def grpo_reference(
@@ -264,12 +387,10 @@ def grpo_reference(
                 "constant": len(mask) * (max_length or 1),
             }[average]
         )
-        gaps = {t: pi[b][t] - old[b][t] for t in places}
-        kls = {t: ref[b][t] - pi[b][t] for t in places}
         for t in places:
             moved = [t] if ratio == "token" else places
             share = 1 / n if ratio == "geometric" else 1.0
-            log_ratio = sum(gaps[s] for s in moved) * share
+            log_ratio = difference(moved, pi[b], old[b]) * share
             objective, slope = clipped(log_ratio, a[b][t], 0.2, 0.28)
             before_exp = sum(abs(pi[b][s]) + abs(old[b][s]) for s in moved)
             float64_size += weight * abs(objective) * min(1 + before_exp, 1e8)
@@ -279,9 +400,9 @@ def grpo_reference(
             size += weight * abs(objective)
             if beta:
                 moved = places if ratio == "sequence" else [t]
-                log_r = sum(kls[s] for s in moved)
+                log_r = difference(moved, ref[b], pi[b])
                 r = exponential(log_r)
-                k = r - 1 - log_r if abs(log_r) > 1e-3 else log_r**2 / 2 + log_r**3 / 6
+                k = r - 1 - log_r if abs(log_r) > 0.1 else small_k3(log_r)
                 loss += weight * beta * k
                 size += weight * beta * abs(k)
                 before_exp = sum(abs(pi[b][s]) + abs(ref[b][s]) for s in moved)

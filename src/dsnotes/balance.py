@@ -197,7 +197,8 @@ def sequence_balance_loss(
     return narrowed(loss, scores, what="scores are too small", bound=bound)
 
 
-def normalised(scores: Tensor) -> tuple[Tensor, Tensor]:
+@checked
+def normalised(scores: Float[Tensor, "*tokens experts"]) -> tuple[Tensor, Tensor]:
     """Affinities (..., E) divided by their sum (V3 eq. 19), and the largest derivative of it.
 
     Where all of a token have underflowed to 0 they stay 0, as in the gate, and carry no gradient.

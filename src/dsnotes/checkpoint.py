@@ -32,6 +32,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.config_file import config_json, read_json
 from dsnotes.fp8 import BLOCK, Quantized, dequantize, quantize
@@ -45,6 +46,7 @@ SCALE = "_scale_inv"  # appended to the name of the weight
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
+@checked
 def save(
     model: DeepSeek, folder: str | Path, *, fp8: bool = False, shard_bytes: int = 5_000_000_000
 ) -> None:
@@ -83,6 +85,7 @@ def save(
     (folder / INDEX).write_text(json.dumps(index, indent=2), "utf8")
 
 
+@checked
 def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
     """Read a folder in the released layout, with the prediction modules if it holds them.
 
@@ -116,6 +119,7 @@ def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
 
 
 @torch.no_grad()
+@checked
 def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors of the released names into a model; FP8 ones need their `weight_scale_inv`.
 

@@ -126,6 +126,7 @@ def decode(codes: Integer[Tensor, "*shape"], fmt: Format = E4M3) -> Float32[Tens
     return torch.where(codes >> (fmt.bits - 1) == 1, -value, value)
 
 
+@checked
 def bit_pattern(x: float, fmt: Format = E4M3) -> str:
     """Sign, exponent and mantissa bits of the number of `fmt` nearest to x.
 
@@ -144,7 +145,7 @@ class Quantized(NamedTuple):
     """
 
     data: Shaped[Tensor, "rows cols"]
-    scale_inv: Float32[Tensor, "row_groups col_groups"]
+    scale_inv: Shaped[Tensor, "row_groups col_groups"]  # floats; those of `quantize` are float32
     group: Group
 
     @property
@@ -181,7 +182,7 @@ def quantize(
     if power_of_two:
         scale = _power_of_two_above(scale)
     scale = scale.masked_fill(amax == 0, 1.0).masked_fill(~amax.isfinite(), torch.nan)
-    if x.dtype == torch.float64 and (scale.isinf() & amax.isfinite()).any():
+    if x.dtype == torch.float64 and (~scale.isfinite() & amax.isfinite()).any():
         raise ValueError(f"x must have scales that fit float32, got a group with {amax.max():.6g}")
     data = cast(groups / scale[:, None, :, None], fmt)
     return Quantized(_ungrouped(data, rows, cols), scale, group)
@@ -211,8 +212,8 @@ def dequantize(q: Quantized) -> Float32[Tensor, "rows cols"]:
 def check_scales(q: Quantized, name: str = "q") -> None:
     """ValueError unless `q` is a matrix with one scale for each group."""
     _check_group(q.group)
-    if q.data.ndim != 2:
-        raise ValueError(f"{name}.data must be a matrix, got shape {tuple(q.data.shape)}")
+    if not q.scale_inv.is_floating_point():
+        raise TypeError(f"{name}.scale_inv must hold floats, got {q.scale_inv.dtype}")
     expected = tuple(
         -(-size // (side or max(size, 1))) for size, side in zip(q.data.shape, q.group, strict=True)
     )
@@ -246,5 +247,4 @@ def _ungrouped(groups: Tensor, rows: int, cols: int) -> Tensor:
 def _power_of_two_above(scale: Tensor) -> Tensor:
     """2^ceil(log2 s), from the exponent bits: a logarithm could miss exact powers of two."""
     mantissa, exponent = torch.frexp(scale)  # scale = mantissa * 2^exponent, mantissa in [0.5, 1)
-    above = torch.ldexp(torch.ones_like(scale), exponent - (mantissa == 0.5).int())
-    return above.masked_fill(scale.isinf(), torch.inf)  # whose exponent is 0
+    return torch.ldexp(mantissa / mantissa, exponent - (mantissa == 0.5).int())  # inf: NaN

@@ -117,9 +117,8 @@ def tensor_core_matmul(
     for start in range(0, k, instruction_k):
         now, stop = slice(start, start + instruction_k), start + instruction_k
         products = a[..., now] * b[..., now]
-        exponents = (a_exponent[..., now] + b_exponent[..., now]).masked_fill(
-            products == 0, _OF_ZERO
-        )
+        exponents = a_exponent[..., now] + b_exponent[..., now]
+        exponents = exponents.masked_fill(products == 0, _OF_ZERO)
         top = exponents.amax(dim=-1, keepdim=True).maximum(_exponent(register))
         terms = cut(torch.cat([products, register], dim=-1), top)
         register = terms.sum(dim=-1, keepdim=True)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dsnotes.checks import checked
+from dsnotes.checks import check_fields, checked
 from dsnotes.fp8 import (
     BLOCK,
     E4M3,
@@ -38,6 +38,7 @@ from dsnotes.fp8 import (
     quantize,
 )
 from dsnotes.fp8_gemm import PROMOTION, gemm
+from dsnotes.numeric import at_least, channels
 
 # The linear layers that V3 runs in FP8: those with a weight_scale_inv in the checkpoint. Not FP8:
 # embed_tokens, lm_head, mlp.gate, all norms, eh_proj of a multi-token prediction module.
@@ -58,6 +59,7 @@ class Recipe:
     output_dtype: torch.dtype | None = torch.bfloat16  # rounding of output and input gradient
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.dgrad_group[1] not in (PROMOTION, None):
             raise ValueError(
                 f"dgrad_group must span {PROMOTION} channels, the axis that Dgrad sums over, or "
@@ -112,9 +114,11 @@ class Fp8Linear(nn.Linear):
         torch.Size([2, 5, 40])
     """
 
+    @checked
     def __init__(
         self, in_features: int, out_features: int, *, recipe: Recipe = V3_RECIPE, device: Any = None
     ) -> None:
+        at_least(1, in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, bias=False, device=device, dtype=torch.float32)
         self.recipe = recipe
 
@@ -141,6 +145,7 @@ class Bf16Linear(nn.Linear):
     @checked
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
         """Map (..., in_features) to (..., out_features), float32 numbers that fit in BF16."""
+        channels(self.in_features, input=input)
         weight = self.weight + (self.weight.bfloat16().float() - self.weight).detach()
         y: Tensor = _RoundBothWays.apply(F.linear(_RoundBothWays.apply(input.float()), weight))
         return y
@@ -158,6 +163,7 @@ class _RoundBothWays(torch.autograd.Function):
         return grads[0].bfloat16().float()
 
 
+@checked
 def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]:
     """Replace in place the linear layers that V3 runs in FP8 and none else; returns their names.
 
@@ -193,6 +199,7 @@ def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]
     return converted
 
 
+@checked
 def bytes_per_parameter(recipe: str) -> dict[str, float]:
     """What one trained parameter costs in training memory, item by item; the sum is the total.
 
@@ -216,6 +223,7 @@ def bytes_per_parameter(recipe: str) -> dict[str, float]:
     return items[recipe]
 
 
+@checked
 def bytes_per_cached_element(fmt: Format | None, *, power_of_two: bool = False) -> float:
     """What one element of a cached linear input costs, in 1x128 tiles; None stands for BF16.
 

@@ -214,15 +214,18 @@ def grpo_loss(
             pi, ref = pi.sum(dim=1, keepdim=True), ref.sum(dim=1, keepdim=True)
         kl = k3(pi, ref)  # DeepSeekMath (4), V3 (27)
         objective = objective - beta * kl
-        steepness = steepness + beta * (kl + (pi - ref).abs()).detach()
+        slope = (kl + ref - pi).abs()  # |r - 1|
+        steepness = steepness + beta * torch.maximum(kl, slope).detach()
+
+    if max_length is not None:
+        share: Tensor | int = len(mask) * max_length  # "constant": Dr. GRPO
+    elif average == "token":
+        share = n_tokens.sum()  # DAPO (8)
+    else:
+        share = len(mask) * n_tokens.clamp(min=1)  # DeepSeekMath (3), V3 (26)
 
     def mean(terms: Tensor) -> Tensor:
-        total = terms.masked_fill(~mask, 0).sum(dim=1)
-        if max_length is not None:
-            return total.mean() / max_length  # "constant": Dr. GRPO
-        if average == "token":
-            return total.sum() / n_tokens.sum()  # DAPO (8)
-        return (total / n_tokens[:, 0].clamp(min=1)).mean()  # DeepSeekMath (3), V3 (26)
+        return (terms / share).masked_fill(~mask, 0).sum()  # divided first: a sum can overflow
 
     far = "log_probs lie too far from old_log_probs or ref_log_probs"
     bound = mean(steepness)

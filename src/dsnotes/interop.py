@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.checkpoint import load_weights
+from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.config_file import config_json
 from dsnotes.model import DeepSeek
@@ -49,6 +50,7 @@ def from_transformers(peer: "DeepseekV3ForCausalLM | DeepseekV2ForCausalLM") -> 
     return model
 
 
+@checked
 def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
     """transformers' model with the weights, type and device of ours, without prediction modules.
 

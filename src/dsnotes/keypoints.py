@@ -23,9 +23,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 
+from dsnotes.checks import checked
 from dsnotes.config import TINY
 from dsnotes.grpo import group_advantages, grpo_loss
 from dsnotes.model import DeepSeek
+from dsnotes.numeric import at_least
 from dsnotes.policy import completion_mask, token_log_probs
 from dsnotes.preference import RewardModel, bradley_terry_loss, preference_probability
 
@@ -49,6 +51,7 @@ CONFIG = replace(
 )
 
 
+@checked
 def new_prompts(n: int, *, generator: Generator) -> Int[Tensor, "n prompt"]:
     """`n` questions: three different letters each, then SEP. ValueError for n below 1."""
     if n < 1:
@@ -57,6 +60,7 @@ def new_prompts(n: int, *, generator: Generator) -> Int[Tensor, "n prompt"]:
     return torch.cat([points, torch.full((n, 1), SEP)], dim=1)
 
 
+@checked
 def careless_answers(
     prompts: Int[Tensor, "n prompt"], *, generator: Generator
 ) -> Int[Tensor, "n seq"]:
@@ -72,16 +76,19 @@ def careless_answers(
     return torch.cat([prompts, letters.where(torch.arange(LONGEST + 1) < long, END)], dim=1)
 
 
+@checked
 def written(tokens: Int[Tensor, "n seq"]) -> Bool[Tensor, "n answer"]:
     """True on the letters of the answer: what stands before its first END."""
     return (tokens[:, PROMPT:] == END).cumsum(dim=1) == 0
 
 
+@checked
 def lengths(tokens: Int[Tensor, "n seq"]) -> Int[Tensor, " n"]:
     """Tokens of each row up to the first END, which is read as well."""
     return PROMPT + written(tokens).sum(dim=1) + 1
 
 
+@checked
 def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
     """Share of the key points that the answer names."""
     answer = tokens[:, PROMPT:].masked_fill(~written(tokens), END)
@@ -89,19 +96,23 @@ def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
     return hit.sum(dim=1) / POINTS
 
 
+@checked
 def quality(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
     """F1 of the letters against the key points: 1 for each point once and nothing else."""
     return 2 * POINTS * recall(tokens) / (written(tokens).sum(dim=1) + POINTS)
 
 
+@checked
 def show(row: Int[Tensor, " seq"]) -> tuple[str, str]:
     """Key points and answer of one row, as letters."""
     text = "".join((LETTERS + ".|")[i] for i in row.tolist())
     return text[:POINTS], text[PROMPT:].split(".")[0]
 
 
+@checked
 def base_policy(*, seed: int, steps: int = 200) -> DeepSeek:
     """A model that has learned to answer as carelessly as `careless_answers`."""
+    at_least(0, steps=steps)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     policy = DeepSeek(CONFIG)
@@ -116,6 +127,7 @@ def base_policy(*, seed: int, steps: int = 200) -> DeepSeek:
     return policy
 
 
+@checked
 def respond(
     policy: DeepSeek, prompts: Int[Tensor, "n prompt"], *, generator: Generator
 ) -> Int[Tensor, "n seq"]:
@@ -127,6 +139,7 @@ def respond(
     return torch.cat([prompts, new], dim=1)
 
 
+@checked
 def judged_pairs(
     policy: DeepSeek, n: int, *, generator: Generator
 ) -> tuple[Int[Tensor, "pairs seq"], Int[Tensor, "pairs seq"]]:
@@ -142,6 +155,7 @@ def judged_pairs(
     return ordered[:, 0], ordered[:, 1]
 
 
+@checked
 def fit_reward_model(
     base: DeepSeek,
     chosen: Int[Tensor, "pairs seq"],
@@ -151,6 +165,7 @@ def fit_reward_model(
     steps: int = 300,
 ) -> RewardModel:
     """A reward model that starts from `base`, trained on the pairs; frozen."""
+    at_least(0, steps=steps)
     model = RewardModel(base)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for _ in range(steps):
@@ -164,6 +179,7 @@ def fit_reward_model(
     return model.requires_grad_(False)
 
 
+@checked
 def agreement(
     model: RewardModel, chosen: Int[Tensor, "pairs seq"], rejected: Int[Tensor, "pairs seq"]
 ) -> float:
@@ -173,6 +189,7 @@ def agreement(
     return float(right.float().mean())
 
 
+@checked
 def chase(
     base: DeepSeek,
     reward: Callable[[Tensor], Tensor],
@@ -187,6 +204,8 @@ def chase(
     `reward` maps rows of tokens (n, seq) to n scores. No KL term and one update per batch, so
     neither a reference nor a clip holds the policy back.
     """
+    at_least(0, steps=steps)
+    at_least(1, questions=questions, samples=samples)
     policy = copy.deepcopy(base)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=3e-3)
     history = []

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]
 
+from dsnotes.checks import checked
 from dsnotes.model import DeepSeek
 
 _WARM_UP_STEPS = 10
@@ -36,6 +37,7 @@ class Learner:
         >>> learner.update(loss)
     """
 
+    @checked
     def __init__(self, model: DeepSeek, *, steps: int, learning_rate: float, seed: int = 0) -> None:
         if not isinstance(steps, int) or steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {steps}")
@@ -53,6 +55,7 @@ class Learner:
         fall = (self.steps - self.step) / (_DECAY_SHARE * self.steps)
         return self.learning_rate * min(1.0, rise, fall)
 
+    @checked
     def update(self, loss: Float[Tensor, ""]) -> None:
         """One optimizer step downhill, its gradient clipped to norm 1."""
         for group in self.optimizer.param_groups:
@@ -73,6 +76,7 @@ class Learner:
             "sampler": self.sampler.get_state(),
         }
 
+    @checked
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a `state` of a run with the same model and settings."""
         self.model.load_state_dict(state["model"])
@@ -82,6 +86,7 @@ class Learner:
         self.step = state["step"]
 
 
+@checked
 def train(
     learner: Learner,
     step: Callable[[Learner], Mapping[str, Any]],

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from dsnotes.cache import LatentCache
 from dsnotes.checks import checked
 from dsnotes.config import Config
+from dsnotes.numeric import channels
 from dsnotes.rope import apply_rope, softmax_scale
 
 LATENT_NORM_EPS = 1e-6
@@ -45,6 +46,7 @@ class MLA(nn.Module):
         torch.Size([2, 5, 64])
     """
 
+    @checked
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.heads = heads = config.num_attention_heads
@@ -97,6 +99,7 @@ class MLA(nn.Module):
         self, x: Float[Tensor, "batch seq hidden"], rotation: Complex[Tensor, "*#batch seq pairs"]
     ) -> Float[Tensor, "batch seq c_r"]:
         """[norm(c^KV_t); k^R_t], all that is cached of a token: eq 1 and 3."""
+        channels(self.kv_a_proj_with_mqa.in_features, x=x)
         latent, key = self.kv_a_proj_with_mqa(x).split([self.c, self.r], dim=-1)
         return torch.cat([self.kv_a_layernorm(latent), apply_rope(key, rotation)], dim=-1)
 
@@ -105,6 +108,7 @@ class MLA(nn.Module):
         self, x: Float[Tensor, "batch seq hidden"], rotation: Complex[Tensor, "*#batch seq pairs"]
     ) -> Float[Tensor, "batch seq heads n_r"]:
         """[q^C_t,i; q^R_t,i] of every head: eq 6-9, or straight from x without compression."""
+        channels(self.kv_a_proj_with_mqa.in_features, x=x)
         if self.q_lora_rank is None:
             q = self.q_proj(x)
         else:
@@ -122,6 +126,7 @@ class MLA(nn.Module):
         is_causal: bool = False,
     ) -> Float[Tensor, "batch seq heads v"]:
         """o_t,i with keys and values decompressed for every head: eq 2, 4, 5 and 10."""
+        self._check_attended(query, latents)
         latent, key_rope = latents.split([self.c, self.r], dim=-1)
         up = self.kv_b_proj(latent).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key_content, value = up.split([self.n, self.v], dim=-1)  # (2), (5)
@@ -153,6 +158,7 @@ class MLA(nn.Module):
         weighted sum is taken there as well and W^UV applied to it once. What remains is
         multi-query attention, with c + r channels a key and the same tensor as key and value.
         """
+        self._check_attended(query, latents)
         up = self.kv_b_proj.weight.unflatten(0, (self.heads, -1))
         w_uk, w_uv = up.split([self.n, self.v], dim=1)  # (heads, n, c) and (heads, v, c)
         content, position = query.split([self.n, self.r], dim=-1)
@@ -166,3 +172,11 @@ class MLA(nn.Module):
             scale=self.scale,
         )
         return torch.einsum("bthc,hvc->bthv", out[..., : self.c], w_uv)
+
+    def _check_attended(self, query: Tensor, latents: Tensor) -> None:
+        channels(self.c + self.r, latents=latents)
+        if query.shape[2:] != (self.heads, self.n + self.r):
+            raise ValueError(
+                f"query must be (batch, seq, {self.heads}, {self.n + self.r}), got shape "
+                f"{tuple(query.shape)}"
+            )

@@ -26,7 +26,7 @@ from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.mla import MLA
 from dsnotes.moe import MoE
-from dsnotes.numeric import at_least, token_ids, widened
+from dsnotes.numeric import at_least, channels, token_ids, widened
 from dsnotes.rope import rope_frequencies, rope_rotation
 from dsnotes.swiglu import MLP
 
@@ -34,6 +34,7 @@ from dsnotes.swiglu import MLP
 class DecoderLayer(nn.Module):
     """One block: attention, then the feed-forward part, each on normed input and added back."""
 
+    @checked
     def __init__(self, config: Config, *, dense: bool) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -52,6 +53,7 @@ class DecoderLayer(nn.Module):
         absorb: bool = True,
     ) -> Float[Tensor, "batch seq hidden"]:
         """One block; the keyword arguments are those of `MLA.forward`."""
+        channels(len(self.input_layernorm.weight), x=x)
         x = x + self.self_attn(
             self.input_layernorm(x), rotation, cache=cache, layer=layer, absorb=absorb
         )
@@ -62,6 +64,7 @@ class DecoderLayer(nn.Module):
 class Backbone(nn.Module):
     """Embedding and blocks; owns the final norm, which `DeepSeek.head` applies."""
 
+    @checked
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -93,10 +96,7 @@ class Backbone(nn.Module):
         if cache is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)
         elif len(cache.lengths) != len(tokens):
-            raise ValueError(
-                f"cache must hold the {len(tokens)} sequences of tokens, "
-                f"it holds {len(cache.lengths)}"
-            )
+            raise ValueError(f"cache must hold {len(tokens)} sequences, got {len(cache.lengths)}")
         else:
             positions = cache.positions(tokens.shape[1])
         if positions.max() >= self.config.max_position_embeddings:
@@ -121,6 +121,7 @@ class DeepSeek(nn.Module):
         torch.Size([2, 5, 256])
     """
 
+    @checked
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -144,6 +145,7 @@ class DeepSeek(nn.Module):
     @checked
     def head(self, hidden: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch vocab"]:
         """Final norm and projection to the vocabulary of what `model` returns."""
+        channels(self.config.hidden_size, hidden=hidden)
         logits: Tensor = self.lm_head(self.model.norm(hidden))
         return logits
 
@@ -243,7 +245,6 @@ def next_token_probs(
     if top_p < 1:
         ordered, index = probs.sort(dim=-1, descending=True, stable=True)
         before = ordered.cumsum(dim=-1) - ordered  # a token stays if those before it fall short
-        ordered = ordered.masked_fill(before >= top_p, 0)
-        probs = torch.zeros_like(probs).scatter(-1, index, ordered)
+        probs = torch.zeros_like(probs).scatter(-1, index, ordered.masked_fill(before >= top_p, 0))
         probs = probs / probs.sum(dim=-1, keepdim=True)
     return probs.to(torch.promote_types(logits.dtype, torch.float32))

@@ -57,6 +57,7 @@ class Gate(nn.Module):
 
     e_score_correction_bias: Tensor | None
 
+    @checked
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
@@ -123,6 +124,7 @@ class MoE(nn.Module):
         torch.Size([2, 7, 64])
     """
 
+    @checked
     def __init__(self, config: Config) -> None:
         super().__init__()
         hidden, inner = config.hidden_size, config.moe_intermediate_size
@@ -168,6 +170,7 @@ class MoE(nn.Module):
         return self.__dict__ | {"routing": None}
 
 
+@checked
 def segment(config: Config, *, m: int) -> Config:
     """Fine-grained segmentation (V1 §3.1): m times the experts, each 1/m as wide, m times active.
 
@@ -188,6 +191,7 @@ def segment(config: Config, *, m: int) -> Config:
     )
 
 
+@checked
 def isolate_shared(config: Config, *, n: int) -> Config:
     """Shared expert isolation (V1 §3.2): n of the active routed experts become shared ones.
 
@@ -208,6 +212,7 @@ def isolate_shared(config: Config, *, n: int) -> Config:
     )
 
 
+@checked
 def expert_combinations(config: Config) -> int:
     """How many different sets of routed experts a token can be sent to (V1 §3.1).
 

@@ -32,13 +32,14 @@ from torch import Tensor, nn
 from dsnotes.checks import checked
 from dsnotes.config import Config
 from dsnotes.model import DecoderLayer, DeepSeek
-from dsnotes.numeric import at_least, token_ids
+from dsnotes.numeric import at_least, channels, token_ids
 from dsnotes.rope import rope_rotation
 
 
 class SharedHead(nn.Module):
     """OutHead of eq 23: a norm of the module's own, then the head of the main model."""
 
+    @checked
     def __init__(self, config: Config, lm_head: nn.Linear) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -57,6 +58,7 @@ class MTPModule(DecoderLayer):
         torch.Size([2, 5, 64])
     """
 
+    @checked
     def __init__(self, config: Config, embed_tokens: nn.Embedding, lm_head: nn.Linear) -> None:
         super().__init__(config, dense=False)
         self.enorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
@@ -73,6 +75,7 @@ class MTPModule(DecoderLayer):
         self, hidden: Float[Tensor, "batch seq hidden"], tokens: Integer[Tensor, "batch seq"]
     ) -> Float[Tensor, "batch seq hidden"]:
         """h'_i = M_k [RMSNorm(Emb(t_{i+k})); RMSNorm(h_i)], eq 21: row i of `tokens` is t_{i+k}."""
+        channels(self.eh_proj.out_features, hidden=hidden)
         tokens = token_ids(tokens, vocab_size=self.embed_tokens.num_embeddings)
         pair = [self.enorm(self.embed_tokens(tokens)), self.hnorm(hidden)]
         combined: Tensor = self.eh_proj(torch.cat(pair, dim=-1))
@@ -129,6 +132,7 @@ def predict(
         raise ValueError(
             f"tokens must hold at least {len(depths) + 1} for {len(depths)} modules, got {seq}"
         )
+    channels(model.config.hidden_size, hidden=hidden)
     positions = torch.arange(seq, device=tokens.device)
     rotation = rope_rotation(positions, model.model.frequencies, dtype=hidden.dtype)
     h = model.model.norm(hidden)

@@ -2,8 +2,8 @@
 
 exp of a log-ratio of 89 overflows float32, a square of 300 overflows float16, and a gradient of
 0 * inf is NaN: then the value of a loss may still be small. What is as small as a batch of tokens
-is therefore computed in float64 and handed back in the type of its inputs. Beside it stand two
-checks of values that signatures cannot express.
+is therefore computed in float64 and handed back in the type of its inputs. Beside it stand
+checks that signatures cannot express.
 """
 
 import torch
@@ -51,6 +51,20 @@ def at_least(minimum: int, **values: int | float | None) -> None:
     for name, value in values.items():
         if value is not None and not value >= minimum:
             raise ValueError(f"{name} must be at least {minimum}, got {value!r}")
+
+
+def channels(size: int, **tensors: Tensor) -> None:
+    """ValueError unless the last dimension of every tensor has `size`, as the weights want it.
+
+    >>> channels(64, x=torch.ones(2, 1))
+    ValueError: x must have 64 channels in its last dimension, got shape (2, 1)
+    """
+    for name, tensor in tensors.items():
+        if tensor.shape[-1] != size:
+            raise ValueError(
+                f"{name} must have {size} channels in its last dimension, got shape "
+                f"{tuple(tensor.shape)}"
+            )
 
 
 def token_ids(tokens: Tensor, *, vocab_size: int, name: str = "tokens") -> Tensor:

@@ -159,6 +159,7 @@ def clipped_surrogate(
     return narrowed(surrogate, ratio, what="ratio times advantages is too large")
 
 
+@checked
 def probability_ratio(log_ratio: Tensor, advantages: Tensor) -> Tensor:
     """rho = exp(log_ratio), cut off before it overflows: where the clip says 0, so is the gradient.
 

@@ -146,7 +146,7 @@ def ppo_loss(
     if entropy_weight > 0 and entropy is not None:
         s = widened(entropy).masked_fill(~mask, 0)
         objective = objective + entropy_weight * _mean(s, mask)
-        steepness = steepness + entropy_weight * _mean(s.detach().abs() + 1, mask)
+        steepness = steepness + entropy_weight * _mean(s.detach().abs().clamp(min=1), mask)
         trained.append(entropy)
     big = "the loss is too large"
     return narrowed(-objective, *trained, what=big, bound=steepness, saturate=True)
@@ -156,13 +156,13 @@ def _value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, 
     """L^VF in float64, and a bound of it and of its derivative by each value."""
     error = (widened(values) - widened(targets)).masked_fill(~mask, 0)
     square = error.square()
-    return _mean(square, mask), _mean((square + 2 * error.abs()).detach(), mask)
+    return _mean(square, mask), _mean(torch.maximum(square, 2 * error.abs()).detach(), mask)
 
 
 def _mean(terms: Tensor, mask: Tensor) -> Tensor:
     """Over the tokens of each output, then over outputs; one without tokens counts 0."""
-    total = terms.masked_fill(~mask, 0).sum(dim=1)
-    return (total / mask.sum(dim=1).clamp(min=1)).mean()
+    share = len(mask) * mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return (terms / share).masked_fill(~mask, 0).sum()  # divided first: a sum can overflow
 
 
 def _check_spans(mask: Tensor) -> None:

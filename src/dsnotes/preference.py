@@ -22,9 +22,10 @@ import copy
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
+from dsnotes.checks import checked
 from dsnotes.model import DeepSeek
 
 
@@ -39,6 +40,7 @@ class RewardModel(nn.Module):
         tensor([0., 0.], grad_fn=...)
     """
 
+    @checked
     def __init__(self, model: DeepSeek) -> None:
         super().__init__()
         if not isinstance(model, DeepSeek):
@@ -50,8 +52,9 @@ class RewardModel(nn.Module):
         )
         nn.init.zeros_(self.score.weight)
 
+    @checked
     def forward(
-        self, tokens: Int[Tensor, "batch seq"], *, lengths: Int[Tensor, " batch"]
+        self, tokens: Integer[Tensor, "batch seq"], *, lengths: Integer[Tensor, " batch"]
     ) -> Float[Tensor, " batch"]:
         """r: one score per sequence (prompt and answer), read at its last token.
 
@@ -59,17 +62,10 @@ class RewardModel(nn.Module):
         token sees only those before it. ValueError for other shapes, and for a length outside 1 to
         seq; TypeError for lengths that are not whole numbers.
         """
-        if tokens.ndim != 2 or tokens.numel() == 0:
+        if tokens.numel() == 0:
             raise ValueError(
                 f"tokens must be (batch, seq), not empty, got shape {tuple(tokens.shape)}"
             )
-        if lengths.shape != tokens.shape[:1]:
-            raise ValueError(
-                f"lengths must be one per sequence ({len(tokens)},), got shape "
-                f"{tuple(lengths.shape)}"
-            )
-        if lengths.is_floating_point() or lengths.is_complex() or lengths.dtype == torch.bool:
-            raise TypeError(f"lengths must hold whole numbers, got dtype {lengths.dtype}")
         if lengths.min() < 1 or lengths.max() > tokens.shape[1]:
             raise ValueError(
                 f"lengths must lie in 1 to {tokens.shape[1]}, got {int(lengths.min())} to "
@@ -81,6 +77,7 @@ class RewardModel(nn.Module):
         return r
 
 
+@checked
 def preference_probability(
     chosen: Float[Tensor, " pairs"], rejected: Float[Tensor, " pairs"]
 ) -> Float[Tensor, " pairs"]:
@@ -91,10 +88,11 @@ def preference_probability(
         >>> preference_probability(torch.tensor([2.0]), torch.tensor([2.0]))
         tensor([0.5000])
     """
-    _check_pairs(chosen, rejected)
+    _check_pairs(chosen)
     return (chosen - rejected).sigmoid()
 
 
+@checked
 def bradley_terry_loss(
     chosen: Float[Tensor, " pairs"], rejected: Float[Tensor, " pairs"]
 ) -> Float[Tensor, ""]:
@@ -107,20 +105,11 @@ def bradley_terry_loss(
         >>> bradley_terry_loss(torch.tensor([0.0]), torch.tensor([0.0]))
         tensor(0.6931)
     """
-    _check_pairs(chosen, rejected)
+    _check_pairs(chosen)
     wide = torch.promote_types(chosen.dtype, torch.float32)  # 60000 - -60000 is inf in float16
     return F.softplus(rejected.to(wide) - chosen.to(wide)).mean()  # -log sigmoid(x)
 
 
-def _check_pairs(chosen: Tensor, rejected: Tensor) -> None:
-    for name, scores in (("chosen", chosen), ("rejected", rejected)):
-        if not isinstance(scores, Tensor) or not scores.is_floating_point():
-            got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
-            raise TypeError(f"{name} must be a tensor of floats, got {got}")
-    if chosen.ndim != 1 or chosen.shape != rejected.shape:
-        raise ValueError(
-            f"chosen and rejected must be (pairs,) alike, got shapes {tuple(chosen.shape)} and "
-            f"{tuple(rejected.shape)}"
-        )
+def _check_pairs(chosen: Tensor) -> None:
     if len(chosen) == 0:
         raise ValueError("chosen must hold at least one score, got none")

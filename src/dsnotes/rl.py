@@ -27,9 +27,11 @@ from torch import Tensor
 
 from dsnotes import shellgame
 from dsnotes.answers import final_answer
+from dsnotes.checks import checked
 from dsnotes.grpo import Variant, group_advantages, grpo_loss
 from dsnotes.learner import Learner
 from dsnotes.model import DeepSeek
+from dsnotes.numeric import at_least
 from dsnotes.reward import RewardFunction, accuracy_reward, format_reward, weighted_sum
 from dsnotes.rl_setting import Setting
 from dsnotes.rollout import Rollout, completion_log_probs, sample
@@ -48,6 +50,7 @@ class Evaluation(NamedTuple):
     length: float
 
 
+@checked
 def supervised_step(
     learner: Learner, prompts: Int[Tensor, "batch seq"], completions: Int[Tensor, "batch new"]
 ) -> dict[str, float]:
@@ -56,11 +59,12 @@ def supervised_step(
     tokens = torch.cat([prompts, completions], dim=1).to(device)
     hidden = learner.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]
     logits = learner.model.head(hidden)
-    loss = F.cross_entropy(logits.mT, completions.to(device), ignore_index=shellgame.PAD)
+    loss = F.cross_entropy(logits.mT, completions.to(device).long(), ignore_index=shellgame.PAD)
     learner.update(loss)
     return {"loss": loss.item()}
 
 
+@checked
 def base_step(learner: Learner, setting: Setting, *, script: Script = "digit") -> dict[str, float]:
     """One step on fresh base text of the setting."""
     given = shellgame.problems(setting.base_batch, swaps=setting.swaps, generator=learner.generator)
@@ -74,6 +78,7 @@ def base_step(learner: Learner, setting: Setting, *, script: Script = "digit") -
     return supervised_step(learner, given.prompts, text)
 
 
+@checked
 def respond(
     model: DeepSeek,
     setting: Setting,
@@ -90,6 +95,7 @@ def respond(
 
         >>> rollout, texts, answers = respond(model, LAPTOP, given, samples=16)
     """
+    at_least(1, samples=samples)
     front = torch.tensor(prefix).long().expand(len(given.prompts), -1)
     rollout = sample(
         model,
@@ -104,6 +110,7 @@ def respond(
     return rollout, texts, [answer for answer in given.answers for _ in range(samples)]
 
 
+@checked
 def grpo_step(
     learner: Learner,
     setting: Setting,
@@ -149,6 +156,7 @@ def grpo_step(
     }
 
 
+@checked
 def evaluate(
     model: DeepSeek,
     setting: Setting,
@@ -167,6 +175,7 @@ def evaluate(
         >>> evaluate(model, LAPTOP).pass_at_1
         0.25
     """
+    at_least(1, problems=problems)
     given = shellgame.problems(
         problems, swaps=setting.swaps, held_out=True, generator=torch.Generator().manual_seed(seed)
     )
@@ -195,6 +204,7 @@ def evaluate(
     )
 
 
+@checked
 def rejection_sample(
     model: DeepSeek,
     setting: Setting,
@@ -213,6 +223,7 @@ def rejection_sample(
         >>> prompts, completions = rejection_sample(
         ...     model, LAPTOP, problems=100, samples=4, keep=accuracy_reward)
     """
+    at_least(1, problems=problems)
     given = shellgame.problems(
         problems, swaps=setting.swaps, generator=torch.Generator().manual_seed(seed)
     )

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from dsnotes import shellgame
+from dsnotes.checks import check_fields, checked
 from dsnotes.config import Config
 from dsnotes.model import DeepSeek
+from dsnotes.numeric import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +35,19 @@ class Setting:
     rl_learning_rate: float
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        at_least(1, swaps=self.swaps, prompts=self.prompts, group_size=self.group_size)
+        at_least(1, base_batch=self.base_batch)
+        at_least(0, base_steps=self.base_steps, rl_steps=self.rl_steps)
+
     @property
     def max_new_tokens(self) -> int:
         """Room for a complete thought and three tokens more."""
         return self.swaps + 8
 
 
+@checked
 def new_model(setting: Setting, *, seed: int) -> DeepSeek:
     """A model with random weights on the device of the setting."""
     torch.manual_seed(seed)

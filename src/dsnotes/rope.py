@@ -26,9 +26,12 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
+from dsnotes.checks import checked
 from dsnotes.config import Config, RopeScaling
+from dsnotes.numeric import at_least
 
 
+@checked
 def rope_frequencies(config: Config) -> Float[Tensor, "pairs"]:
     """Angle by which each pair of channels turns from one position to the next, in radians.
 
@@ -50,6 +53,7 @@ def rope_frequencies(config: Config) -> Float[Tensor, "pairs"]:
     return theta * (1 - slowed) + theta / config.rope_scaling.factor * slowed
 
 
+@checked
 def yarn_range(scaling: RopeScaling, *, dim: int, base: float) -> tuple[int, int]:
     """Indices of the pairs between which YaRN blends: (last untouched, first fully slowed).
 
@@ -60,6 +64,8 @@ def yarn_range(scaling: RopeScaling, *, dim: int, base: float) -> tuple[int, int
         (10, 23)
     """
 
+    at_least(1, dim=dim)
+
     def index(turns: float) -> float:
         length = scaling.original_max_position_embeddings
         return dim * math.log(length / (turns * 2 * math.pi)) / (2 * math.log(base))
@@ -69,6 +75,7 @@ def yarn_range(scaling: RopeScaling, *, dim: int, base: float) -> tuple[int, int
     return low, high
 
 
+@checked
 def softmax_scale(config: Config) -> float:
     """What the attention logits are multiplied by: (d_h + d_h^R)^-1/2, and mscale^2 under YaRN.
 
@@ -86,6 +93,7 @@ def softmax_scale(config: Config) -> float:
     return scale * mscale * mscale
 
 
+@checked
 def rope_rotation(
     positions: Int[Tensor, "*shape"], frequencies: Float[Tensor, "pairs"], *, dtype: torch.dtype
 ) -> Complex[Tensor, "*shape pairs"]:
@@ -99,6 +107,7 @@ def rope_rotation(
     return torch.polar(torch.ones_like(angles), angles)
 
 
+@checked
 def apply_rope(
     x: Float[Tensor, "*shape channels"], rotation: Complex[Tensor, "*#shape pairs"]
 ) -> Float[Tensor, "*shape channels"]:

@@ -25,6 +25,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dsnotes.checks import checked
+
 CUPS = 5
 _PAIRS = tuple(combinations(range(CUPS), 2))
 Script = Literal["digit", "en", "zh", "mixed"]
@@ -56,6 +58,7 @@ class Problems(NamedTuple):
         return [str(position + 1) for position in self.path[:, -1].tolist()]
 
 
+@checked
 def encode(text: str) -> list[int]:
     """Tokens of symbols separated by white space; ValueError for anything else.
 
@@ -68,6 +71,7 @@ def encode(text: str) -> list[int]:
     return [_ID[symbol] for symbol in text.split()]
 
 
+@checked
 def decode(tokens: Sequence[int]) -> str:
     """Text of tokens, every tag on a line of its own; padding is left out.
 
@@ -82,6 +86,7 @@ def decode(tokens: Sequence[int]) -> str:
     return text
 
 
+@checked
 def problems(
     count: int, *, swaps: int = 6, held_out: bool = False, generator: torch.Generator
 ) -> Problems:
@@ -105,6 +110,7 @@ def problems(
     return read(torch.cat([ends[0], _FIRST_SWAP + swap, ends[1]], dim=1))
 
 
+@checked
 def read(prompts: Int[Tensor, "batch seq"]) -> Problems:
     """The problems that prompts state: the ball is followed swap by swap.
 
@@ -118,6 +124,7 @@ def read(prompts: Int[Tensor, "batch seq"]) -> Problems:
     return Problems(prompts, torch.stack(path, dim=1))
 
 
+@checked
 def is_held_out(prompts: Int[Tensor, "batch seq"]) -> list[bool]:
     """Whether each problem is one of the held-out tenth."""
     ball, swap = prompts[:, 0] - _FIRST["digit"], prompts[:, 1:-1] - _FIRST_SWAP
@@ -126,6 +133,7 @@ def is_held_out(prompts: Int[Tensor, "batch seq"]) -> list[bool]:
     return held_out
 
 
+@checked
 def completions(
     given: Problems,
     *,

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dsnotes.checks import checked
+from dsnotes.numeric import at_least, channels
 
 
 class MLP(nn.Module):
@@ -28,8 +29,10 @@ class MLP(nn.Module):
     torch.Size([5, 64])
     """
 
+    @checked
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
+        at_least(1, hidden_size=hidden_size, intermediate_size=intermediate_size)
         self.gate_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
@@ -39,6 +42,7 @@ class MLP(nn.Module):
         self, x: Float[Tensor, "*batch hidden"], *, weight: Float[Tensor, "*batch 1"] | None = None
     ) -> Float[Tensor, "*batch hidden"]:
         """Map (..., hidden_size) to the same shape, times `weight` (..., 1) if there is one."""
+        channels(self.gate_proj.in_features, x=x)
         if matrices := self.matrices():
             rows, w = x.reshape(-1, x.shape[-1]), None if weight is None else weight.reshape(-1, 1)
             return grouped_swiglu(rows, w, matrices, load=[len(rows)]).view_as(x)
@@ -76,6 +80,14 @@ def grouped_swiglu(
         raise ValueError(
             f"load must count the {len(x)} rows of x and have an entry per expert "
             f"({len(matrices) / 3:g}), got {len(load)} entries with sum {sum(load)}"
+        )
+    wide = (*matrices[0].shape[:1], x.shape[1]) if matrices else ()  # (inner, hidden)
+    shapes = {m.shape for m in matrices[::3]} | {m.shape for m in matrices[1::3]}
+    if shapes != {wide} or {m.shape for m in matrices[2::3]} != {wide[::-1]}:
+        raise ValueError(
+            f"matrices must be (inner, hidden), (inner, hidden) and (hidden, inner) for each "
+            f"expert and x (rows, hidden), got {[tuple(m.shape) for m in matrices[:3]]} first and "
+            f"{tuple(x.shape)}"
         )
     y: Tensor = _GroupedSwiGLU.apply(x, w, list(load), *matrices)
     return y

@@ -22,6 +22,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from dsnotes.checks import checked
+
 DOMAINS = ("poetry", "english", "code", "math")
 VOCAB_SIZE = 256
 _HELD_OUT_EVERY = 10
@@ -48,6 +50,7 @@ def corpus(domain: str) -> str:
     return files("dsnotes").joinpath("data", f"{domain}.txt").read_text(encoding="utf-8")
 
 
+@checked
 def tokens(text: str) -> Int[Tensor, " seq"]:
     """The UTF-8 bytes of a text as token ids, 0 to 255.
 
@@ -57,6 +60,7 @@ def tokens(text: str) -> Int[Tensor, " seq"]:
     return torch.tensor(list(text.encode("utf-8")), dtype=torch.long)
 
 
+@checked
 def batches(
     *, steps: int, batch_size: int, seq_len: int, seed: int, domains: Sequence[str] = DOMAINS
 ) -> Iterator[Batch]:
@@ -92,6 +96,7 @@ def batches(
         yield Batch(sequences.tokens[chosen], sequences.domain[chosen])
 
 
+@checked
 def held_out(*, seq_len: int, domains: Sequence[str] = DOMAINS) -> Batch:
     """All held-out sequences, domain by domain; no randomness. Errors as in `batches`.
 
@@ -101,6 +106,7 @@ def held_out(*, seq_len: int, domains: Sequence[str] = DOMAINS) -> Batch:
     return _sequences(domains, seq_len, held_out=True)
 
 
+@checked
 def counting(
     *, sequences: int, seq_len: int, vocab_size: int = 32, jump: float = 0.0, seed: int
 ) -> Int[Tensor, "batch seq"]:
@@ -123,6 +129,7 @@ def counting(
     return (value.gather(1, last_jump) + place - last_jump) % vocab_size
 
 
+@checked
 def counting_entropy(*, vocab_size: int = 32, jump: float, ahead: int = 1) -> float:
     """Nats per token of the best prediction of the token `ahead` places on, in `counting`.
 

@@ -49,6 +49,7 @@ class Evaluation(NamedTuple):
     load: Int[Tensor, "domains layers experts"]
 
 
+@checked
 def moe_layers(model: nn.Module) -> list[MoE]:
     """The MoE layers of a model, from the first to the last."""
     return [module for module in model.modules() if isinstance(module, MoE)]
@@ -63,6 +64,7 @@ def next_token_loss(
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
+@checked
 def train(
     model: DeepSeek,
     data: Iterable[Batch],
@@ -120,6 +122,7 @@ def train(
 
 
 @torch.no_grad()
+@checked
 def evaluate(model: DeepSeek, batch: Batch) -> Evaluation:
     """Language loss and load of `batch`, one domain after the other; nothing is changed.
 
