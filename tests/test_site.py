@@ -413,9 +413,10 @@ def test_polish_repairs_and_repeats_without_effect():
         '<html lang="zh-CN" data-theme="auto">'
         '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
         '<script src="../searchindex.js"></script><button title="Toggle primary sidebar"></button>'
-        '<nav aria-label="Main"></nav><div role="list"></div>'
+        '<nav aria-label="Main"></nav><div role="list"></div><pre>x = 1\n\n\n</pre>'
     )
     new = htmlpolish.polish(page)
+    assert "<pre>x = 1\n</pre>" in new
     assert "<script" not in new
     assert "显示或隐藏全书目录" in new
     assert 'role="list"' not in new

@@ -7,6 +7,7 @@
 * roles and labels that accessibility checkers reject;
 * the colours: light without JavaScript (else none at all); with it, chosen before the first paint;
 * the language of references that hold no Chinese;
+* empty lines at the end of a block of code;
 * figures below the first are fetched when they come near the window;
 * a description of each page for search engines, from its first paragraph unless the page gives
   one.
@@ -70,6 +71,7 @@ MENU = re.compile(
 )
 PROMPT = re.compile(r'<p (class="(?:collapsed|expanded) admonition-title")>(.*?)</p>')
 CITATION = re.compile(r'(<div class="citation" id="[^"]*")(>(?:(?!</div>)[^\u3400-\u9fff])*</div>)')
+EMPTY = re.compile(r"\n{2,}(?=</pre>)")
 TABS = _tags("design-tabs.js")
 THEME = (
     'dataset.theme = localStorage.getItem("theme") || "auto"',
@@ -93,6 +95,7 @@ def polish(page: str) -> str:
     for old, new in TEXT.items():
         page = page.replace(old, new)
     page = CITATION.sub(r'\1 lang="en"\2', page)
+    page = EMPTY.sub("\n", page)
     return lazy(LABEL.sub(r"\1", page))
 
 
