@@ -79,6 +79,17 @@ def test_live_ends_when_it_is_interrupted_before_jupyter_answers(
         live.wait(20)
 
 
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
+def test_no_jupyter_server_outlives_live(tmp_path: Path, ending: signal.Signals) -> None:
+    """A closed terminal sends SIGHUP."""
+    with running("live", tmp_path, "--port", "0") as live:
+        port = re.search(r"#live=(\d+):", live.stdout.readline())[1]
+        live.send_signal(ending)
+        live.wait(20)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+
+
 def test_live_ends_with_a_line_when_jupyter_does(tmp_path: Path) -> None:
     broken = tmp_path / "jupyter_server"
     broken.mkdir()

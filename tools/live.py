@@ -76,7 +76,8 @@ def end(server: subprocess.Popen) -> None:
 
 def main() -> None:
     given = serve.arguments(__doc__.split("\n")[0])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that `finally` runs
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(ending, lambda *_: sys.exit(0))  # so that `finally` runs
     with serve.open_server(given.port, Handler) as book, tempfile.TemporaryDirectory() as folder:
         origin = f"http://127.0.0.1:{book.server_port}"
         token, port = secrets.token_urlsafe(24), free_port()
