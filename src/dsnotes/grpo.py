@@ -144,7 +144,7 @@ def _normalise(
         return centred * unit
     variance = centred.square().sum(1, keepdim=True) / (n - correction)
     std = variance.masked_fill(low == high, 1).sqrt()
-    return centred / (std + eps / unit)
+    return centred / (std + eps / unit if eps else std)  # unit may be too small to divide by
 
 
 @checked
