@@ -49,7 +49,7 @@ def tensors(
     highest: float = 1e306,
 ) -> Tensor:
     """Finite numbers of a type: of everyday size, of any size, and the extremes. Of float64 only so
-    large that sums of them fit: no wider type is there to take them in."""
+    large that sums of them fit, so small that quotients do: no wider type is there to take them."""
     largest = min(torch.finfo(dtype).max, highest)
     low = -largest if lowest is None else lowest
     usual = st.floats(max(low, -3), 3)
@@ -60,7 +60,8 @@ def tensors(
     entry = draw(st.sampled_from([usual, some, anything, usual | anything]))
     values = draw(st.lists(entry, min_size=math.prod(shape), max_size=math.prod(shape)))
     x = torch.tensor(values, dtype=torch.float64).view(shape).to(dtype)
-    return x.clamp(-largest, largest)
+    x = x.clamp(-largest, largest)
+    return x.masked_fill(x.abs() < 1e-290, 0) if dtype == torch.float64 else x
 
 
 def wide(x: Any) -> Tensor:
