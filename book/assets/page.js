@@ -62,7 +62,10 @@
       box.getBoundingClientRect(); // laid out now, or the time spent would not be seen
     }
     if (late.length) later(settle);
-    else document.documentElement.dataset.settled = "true";
+    else {
+      start(); // what was not laid out had no width
+      document.documentElement.dataset.settled = "true";
+    }
   };
   const settleAll = () => {
     for (const box of late.splice(0)) box.style.contentVisibility = "visible";
