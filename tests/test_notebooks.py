@@ -1,6 +1,7 @@
 """Notebooks as they stand in git; `make book` executes them, each in an empty folder."""
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -16,9 +17,15 @@ def test_there_are_notebooks() -> None:
 
 @each
 def test_stripped_with_stable_cell_ids(path: Path) -> None:
+    """An id says what the cell does: numbers lie once a cell is inserted, Jupyter's are noise."""
     notebook = nbformat.read(path, as_version=4)
     ids = [cell.id for cell in notebook.cells]
     assert len(ids) == len(set(ids)), "cell ids must be unique"
+    assert (ids[0], ids[1], ids[-1]) == ("title", "imports", "glue")
+    word = r"(?![0-9a-f]{8})[a-z0-9]+"
+    named = re.compile(rf"(?=[a-z]){word}(-{word})*")
+    unnamed = [i for i in ids if not named.fullmatch(i)]
+    assert unnamed == [], "name a cell by what it does, like `load-figure`"
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert not cell.outputs, f"cell {cell.id} has outputs: run `make format`"
