@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dsnotes.dualpipe.engine import torch_dualpipev
-from dsnotes.dualpipe.launch import Ranks
-from dsnotes.dualpipe.runtime import one_process
-from dsnotes.dualpipe.schedule import SCHEDULES, dualpipe
-from dsnotes.dualpipe.timeline import simulate
+from dsnotes.training.dualpipe.engine import torch_dualpipev
+from dsnotes.training.dualpipe.launch import Ranks
+from dsnotes.training.dualpipe.runtime import one_process
+from dsnotes.training.dualpipe.schedule import SCHEDULES, dualpipe
+from dsnotes.training.dualpipe.timeline import simulate
 
 RANKS, MICRO_BATCHES, HIDDEN = 4, 16, 256
 

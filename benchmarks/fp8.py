@@ -13,9 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dsnotes.fp8 import BLOCK, E4M3, E5M6, TILE, TOKEN_TILE, Quantized, dequantize, quantize
-from dsnotes.fp8_gemm import gemm, tensor_core_matmul
-from dsnotes.fp8_linear import Fp8Linear
+from dsnotes.training.fp8.formats import (
+    BLOCK,
+    E4M3,
+    E5M6,
+    TILE,
+    TOKEN_TILE,
+    Quantized,
+    dequantize,
+    quantize,
+)
+from dsnotes.training.fp8.gemm import gemm, tensor_core_matmul
+from dsnotes.training.fp8.linear import Fp8Linear
 
 SIZE = 1024  # of the square matrices that are quantised
 

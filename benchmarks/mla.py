@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dsnotes.cache import LatentCache, cache_elements_per_token
 from dsnotes.config import Config
-from dsnotes.mla import MLA
-from dsnotes.model import DeepSeek
-from dsnotes.rope import rope_frequencies, rope_rotation
+from dsnotes.model.cache import LatentCache, cache_elements_per_token
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mla import MLA
+from dsnotes.model.rope import rope_frequencies, rope_rotation
 
 SMALL = Config(
     vocab_size=1024,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dsnotes.config import TINY
-from dsnotes.moe import MoE
+from dsnotes.model.moe import MoE
 
 CONFIG = replace(
     TINY,

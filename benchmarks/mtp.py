@@ -1,11 +1,10 @@
 """Speculative decoding with a prediction module: acceptance, tokens per step, time per token.
 
-A small model is trained on the texts of `dsnotes.tasks` with one module, then continues held-out
-text with and without drafts. The peer of a time is our own plain decoding, run in turns with it;
-tokens per step have none, for with one draft they are 1 + a by definition. A step reads two
-tokens, which here may visit twice as many experts, and runs the module besides, so that a gain in
-steps is not one in time. One thread.
-"""
+A small model is trained on the texts of `dsnotes.training.texts` with one module, then continues
+held-out text with and without drafts. The peer of a time is our own plain decoding, run in turns
+with it; tokens per step have none, for with one draft they are 1 + a by definition. A step reads
+two tokens, which here may visit twice as many experts, and runs the module besides, so that a gain
+in steps is not one in time. One thread."""
 
 import time
 from dataclasses import replace
@@ -14,12 +13,12 @@ from typing import Any
 
 import torch
 
-from dsnotes import tasks
 from dsnotes.config import TINY
-from dsnotes.model import DeepSeek
-from dsnotes.mtp import add_modules, mtp_loss, predict
-from dsnotes.speculative import speculate, teacher_forced_acceptance
-from dsnotes.training import next_token_loss
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mtp import add_modules, mtp_loss, predict
+from dsnotes.model.speculative import speculate, teacher_forced_acceptance
+from dsnotes.training import texts
+from dsnotes.training.loop import next_token_loss
 
 CONFIG = replace(TINY, hidden_size=96, initializer_range=0.02)
 STEPS, PROMPT, NEW = 200, 32, 64
@@ -42,7 +41,7 @@ def trained() -> DeepSeek:
     torch.manual_seed(0)
     model = add_modules(DeepSeek(CONFIG))
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
-    for step, batch in enumerate(tasks.batches(steps=STEPS, batch_size=8, seq_len=128, seed=0)):
+    for step, batch in enumerate(texts.batches(steps=STEPS, batch_size=8, seq_len=128, seed=0)):
         optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, (step + 1) / 10)
         hidden = model.model(batch.tokens)
         ahead = mtp_loss(predict(model, hidden, batch.tokens), batch.tokens, weight=0.3)
@@ -55,7 +54,7 @@ def trained() -> DeepSeek:
 
 def acceptance(model: DeepSeek) -> list[dict[str, Any]]:
     """Along held-out text, and in text sampled after its beginnings, counted and teacher-forced."""
-    held = tasks.held_out(seq_len=128).tokens[::4]
+    held = texts.held_out(seq_len=128).tokens[::4]
     prompts, generator = held[:, :PROMPT], torch.Generator().manual_seed(0)
     found = speculate(model, prompts, max_new_tokens=NEW, temperature=1.0, generator=generator)
     rate, sampled = found.acceptance_rate, torch.cat([prompts, found.tokens], dim=1)
@@ -69,7 +68,7 @@ def acceptance(model: DeepSeek) -> list[dict[str, Any]]:
 
 def speed(model: DeepSeek) -> list[dict[str, Any]]:
     """One sequence, sampled; the peer is `generate`, token by token."""
-    prompt = tasks.held_out(seq_len=128).tokens[:1, :PROMPT]
+    prompt = texts.held_out(seq_len=128).tokens[:1, :PROMPT]
     times: dict[str, list[float]] = {"ours": [], "peer": []}
     for repeat in range(6):
         generator = torch.Generator().manual_seed(repeat)

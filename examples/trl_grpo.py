@@ -6,9 +6,10 @@
 
 A group may lie on several processes: processes * batch * accumulate must be a multiple of G.
 
-The rewards are those of `dsnotes.rl.RULES`, their weights included; the question is put in words.
-Without `--model` a tiny DeepSeek takes its place, after a few seconds of supervised training on the
-layout of an answer: a run of a few steps, to see that all parts fit before a machine is rented.
+The rewards are those of `dsnotes.rl.r1_zero.RULES`, their weights included; the question is put in
+words. Without `--model` a tiny DeepSeek takes its place, after a few seconds of supervised training
+on the layout of an answer: a run of a few steps, to see that all parts fit before a machine is
+rented.
 Needs `pip install trl accelerate` beside dsnotes.
 """
 
@@ -19,12 +20,12 @@ from typing import Any
 
 import torch
 
-from dsnotes import shellgame
-from dsnotes.interop import to_transformers
-from dsnotes.learner import Learner, train
-from dsnotes.reward import accuracy_reward, format_reward
-from dsnotes.rl import supervised_step
-from dsnotes.rl_setting import LAPTOP, new_model
+from dsnotes.rl import shellgame
+from dsnotes.rl.presets import LAPTOP, new_model
+from dsnotes.rl.r1_zero import supervised_step
+from dsnotes.rl.reward import accuracy_reward, format_reward
+from dsnotes.training.learner import Learner, train
+from dsnotes.weights.hf import to_transformers
 
 STAND_IN_STEPS = 60
 QUESTION = (
@@ -111,7 +112,7 @@ def main() -> None:
         max_completion_length=arguments.max_tokens or (512 if arguments.model else 16),
         learning_rate=arguments.learning_rate,
         temperature=1.0,
-        loss_type="grpo",  # as `dsnotes.rl`: DeepSeekMath eq 3, no KL, std of the group
+        loss_type="grpo",  # as `dsnotes.rl.r1_zero`: DeepSeekMath eq 3, no KL, std of the group
         beta=0.0,
         scale_rewards="group",
         reward_weights=[1.0, 0.1],

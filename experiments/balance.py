@@ -32,11 +32,11 @@ import torch
 from tqdm import tqdm
 
 from dsnotes import __version__
-from dsnotes.balance import max_vio
 from dsnotes.config import Config
-from dsnotes.model import DeepSeek
-from dsnotes.tasks import DOMAINS, VOCAB_SIZE, batches, held_out
-from dsnotes.training import evaluate, moe_layers, train
+from dsnotes.model.balance import max_vio
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.training.loop import evaluate, moe_layers, train
+from dsnotes.training.texts import DOMAINS, VOCAB_SIZE, batches, held_out
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "balance.json"
 CONFIG = Config(

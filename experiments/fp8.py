@@ -22,7 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from dsnotes.config import TINY
-from dsnotes.fp8 import (
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.training.fp8.formats import (
     BLOCK,
     E4M3,
     E5M2,
@@ -34,11 +35,10 @@ from dsnotes.fp8 import (
     dequantize,
     quantize,
 )
-from dsnotes.fp8_gemm import accumulation_errors
-from dsnotes.fp8_linear import V3_RECIPE, Fp8Linear, Recipe, convert
-from dsnotes.model import DeepSeek
-from dsnotes.tasks import batches, held_out
-from dsnotes.training import evaluate, next_token_loss, train
+from dsnotes.training.fp8.gemm import accumulation_errors
+from dsnotes.training.fp8.linear import V3_RECIPE, Fp8Linear, Recipe, convert
+from dsnotes.training.loop import evaluate, next_token_loss, train
+from dsnotes.training.texts import batches, held_out
 
 OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "fp8.json"
 

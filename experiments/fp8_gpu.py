@@ -1,4 +1,4 @@
-"""The FP8 tensor cores of a Hopper GPU beside `dsnotes.fp8_gemm`: bits, errors and speed.
+"""The FP8 tensor cores of a Hopper GPU beside `dsnotes.training.fp8.gemm`: bits, errors and speed.
 
 Three parts. Accumulation: cuBLAS on E4M3 matrices, with the sums left in the tensor cores
 (`use_fast_accum`) and promoted, against the model `tensor_core_matmul`, entry by entry, and
@@ -20,9 +20,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
-from dsnotes.fp8 import BLOCK, PER_TENSOR, TILE, Quantized, quantize
-from dsnotes.fp8_gemm import DISTRIBUTIONS, errors, gemm, random_operands, tensor_core_matmul
-from dsnotes.fp8_linear import Fp8Linear
+from dsnotes.training.fp8.formats import BLOCK, PER_TENSOR, TILE, Quantized, quantize
+from dsnotes.training.fp8.gemm import (
+    DISTRIBUTIONS,
+    errors,
+    gemm,
+    random_operands,
+    tensor_core_matmul,
+)
+from dsnotes.training.fp8.linear import Fp8Linear
 
 OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "fp8_gpu.json"
 KS = (512, 1024, 4096, 16384)

@@ -34,11 +34,11 @@ import torch
 from tqdm import tqdm
 
 from dsnotes import __version__
-from dsnotes.learner import Learner, train
-from dsnotes.model import DeepSeek
-from dsnotes.rl import Evaluation, base_step, evaluate, grpo_step
-from dsnotes.rl_setting import SETTINGS, Setting, new_model
-from dsnotes.shellgame import NO_THOUGHT
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.rl.presets import SETTINGS, Setting, new_model
+from dsnotes.rl.r1_zero import Evaluation, base_step, evaluate, grpo_step
+from dsnotes.rl.shellgame import NO_THOUGHT
+from dsnotes.training.learner import Learner, train
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "grpo.json"
 CONTROLS = ("forbidden", "random", "more_text", "chance", "short")

@@ -24,10 +24,10 @@ from pathlib import Path
 import torch
 
 from dsnotes.config import TINY, Config
-from dsnotes.model import DeepSeek
-from dsnotes.moe import isolate_shared, segment
-from dsnotes.tasks import batches, held_out
-from dsnotes.training import evaluate, train
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.moe import isolate_shared, segment
+from dsnotes.training.loop import evaluate, train
+from dsnotes.training.texts import batches, held_out
 
 OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "moe.json"
 

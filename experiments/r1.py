@@ -38,11 +38,11 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from dsnotes import __version__, shellgame
-from dsnotes.learner import Learner, train
-from dsnotes.model import DeepSeek
-from dsnotes.reward import accuracy_reward, format_reward, language_reward, weighted_sum
-from dsnotes.rl import (
+from dsnotes import __version__
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.rl import shellgame
+from dsnotes.rl.presets import SETTINGS, Setting, new_model
+from dsnotes.rl.r1_zero import (
     base_step,
     evaluate,
     grpo_step,
@@ -50,8 +50,9 @@ from dsnotes.rl import (
     respond,
     supervised_step,
 )
-from dsnotes.rl_setting import SETTINGS, Setting, new_model
-from dsnotes.shellgame import encode
+from dsnotes.rl.reward import accuracy_reward, format_reward, language_reward, weighted_sum
+from dsnotes.rl.shellgame import encode
+from dsnotes.training.learner import Learner, train
 
 OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "r1.json"
 STAGES = (

@@ -22,7 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dsnotes import __version__
-from dsnotes.keypoints import (
+from dsnotes.rl.keypoints import (
     LONGEST,
     agreement,
     base_policy,

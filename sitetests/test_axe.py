@@ -35,8 +35,8 @@ def test_no_violation_on_a_page_of_each_kind(browser, site, address):
 
 def _violations(page, theme, rules):
     """Rule, impact and first places, a line each."""
-    # no colours in between (what is unfolded fades in), no shadows at the sides (behind which axe does not
-    # measure contrast), and everything laid out and unfolded as if it had been read
+    # no colours in between (what is unfolded fades in), no shadows at the sides (behind which
+    # axe does not measure contrast), and everything laid out and unfolded as if it had been read
     style = """* { transition: none !important; animation: none !important; }
         * { content-visibility: visible !important; }
         article :is(pre, div, span) { background-image: none !important; }"""

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsnotes.checkpoint import config_json
 from dsnotes.config import (
     DEEPSEEK_V2,
     DEEPSEEK_V2_LITE,
@@ -20,6 +19,7 @@ from dsnotes.config import (
     Config,
     RopeScaling,
 )
+from dsnotes.weights.checkpoint import config_json
 
 DATA = Path(__file__).parent / "data"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dsnotes.dualpipe.schedule import SCHEDULES
-from dsnotes.dualpipe.timeline import Durations, Timeline, formula, simulate
-from dsnotes.plot import COLORS
+from dsnotes.figures.style import COLORS
+from dsnotes.training.dualpipe.schedule import SCHEDULES
+from dsnotes.training.dualpipe.timeline import Durations, Timeline, formula, simulate
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "book" / "_ext"))

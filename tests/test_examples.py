@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from dsnotes.shellgame import encode, is_held_out
+from dsnotes.rl.shellgame import encode, is_held_out
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "trl_grpo.py"
 

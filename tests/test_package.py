@@ -29,13 +29,6 @@ def test_import_loads_neither_torch_nor_matplotlib() -> None:
     assert loaded == "False False False"
 
 
-def test_submodules_are_loaded_on_first_use() -> None:
-    assert _run("import dsnotes; print(dsnotes.config.TINY.hidden_size)") == "64"
-    with pytest.raises(AttributeError, match="has no attribute 'mixture'"):
-        _ = dsnotes.mixture
-    assert "config" in dir(dsnotes)
-
-
 def test_version_is_stated_once_and_the_same() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
     assert project["version"] == dsnotes.__version__
@@ -105,11 +98,11 @@ def test_data_is_found_in_a_checkout_and_nothing_else_is() -> None:
 
 
 def test_chinese_labels_have_glyphs(tmp_path: Path) -> None:
-    from dsnotes import plot
+    from dsnotes.figures import style
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a missing glyph is a warning
-        plot.use_style()
+        style.use_style()
         from matplotlib.figure import Figure
 
         figure = Figure()
@@ -127,7 +120,7 @@ def test_chinese_labels_have_glyphs(tmp_path: Path) -> None:
 def test_the_font_has_what_is_said_of_it() -> None:
     from matplotlib.ft2font import FT2Font
 
-    has = FT2Font(str(ROOT / "src/dsnotes/fonts/NotoSansSC-subset.ttf")).get_charmap()
+    has = FT2Font(str(ROOT / "src/dsnotes/figures/fonts/NotoSansSC-subset.ttf")).get_charmap()
     cells = (bytes([row, cell]) for row in range(0xA1, 0xF8) for cell in range(0xA1, 0xFF))
     gb2312 = {cell.decode("gb2312", "ignore") for cell in cells} - {""}
     assert len(gb2312) == 7445
@@ -138,9 +131,9 @@ def test_the_font_has_what_is_said_of_it() -> None:
 
 @pytest.mark.parametrize("title", ["１２３ＡＢ", "⑴⒈㈠①", "喆镕〇", "ё かな ㄅ ┼"])
 def test_titles_as_people_write_them_have_glyphs(title: str, tmp_path: Path) -> None:
-    from dsnotes import plot
+    from dsnotes.figures import style
 
-    plot.use_style()
+    style.use_style()
     from matplotlib.figure import Figure
 
     figure = Figure()
@@ -151,9 +144,9 @@ def test_titles_as_people_write_them_have_glyphs(title: str, tmp_path: Path) -> 
 
 
 def test_a_character_outside_the_font_is_noticed(tmp_path: Path) -> None:
-    from dsnotes import plot
+    from dsnotes.figures import style
 
-    plot.use_style()
+    style.use_style()
     from matplotlib.figure import Figure
 
     figure = Figure()

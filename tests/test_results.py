@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dsnotes.tables import read_table
+from dsnotes.figures.tables import read_table
 
 DATA = Path(__file__).parents[1] / "book" / "data"
 FILES = sorted(DATA.glob("*.csv"))

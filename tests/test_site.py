@@ -453,7 +453,10 @@ def test_cache_key_follows_what_a_notebook_uses(tmp_path):
     assert used("import lib\nlib.low.f") == always | {low}
     assert used("from lib import (\n    low,\n    other,\n)") >= {low, "src/lib/other.py"}
     assert {low, top} <= used("from lib.top import f") <= always | {low, top}
-    assert "src/lib/pipe/worker.py" in used("from lib.pipe import run")
+    room = {"src/lib/pipe/__init__.py"}
+    assert used("from lib.pipe import run") == always | room
+    assert used("from lib.pipe import worker") == always | room | {"src/lib/pipe/worker.py"}
+    assert used("import lib.pipe.worker") == always | room | {"src/lib/pipe/worker.py"}
     assert used("read('book/data/runs', 'long')") == {"book/data/runs/long.json"}
     assert used("open('refs.bib')") == {"book/refs.bib"}
 

@@ -1,4 +1,4 @@
-"""Make the font of the figures, src/dsnotes/fonts/NotoSansSC-subset.ttf, from the whole family.
+"""Make the font of the figures, NotoSansSC-subset.ttf, from the whole family.
 
     python tools/font.py NotoSansSC-Regular.ttf      # version 2.004, as Google Fonts gives it out
 
@@ -12,7 +12,9 @@ from pathlib import Path
 
 from fontTools import subset
 
-FONT = Path(__file__).parent.parent / "src" / "dsnotes" / "fonts" / "NotoSansSC-subset.ttf"
+FONT = (
+    Path(__file__).parent.parent / "src" / "dsnotes" / "figures" / "fonts" / "NotoSansSC-subset.ttf"
+)
 # What GB 2312 (1980) lacks and people write today: 〇 of numbers, and what stands in many names.
 BEYOND = (
     "〇喆镕堃瑄翀赟祎昇珺旻炘玥瑢晞韡犇骉燊鋆珮彧昉琤堉頔勍奭曌甡燚瀞玙珅瑀璟曈暐濛禛翃莙囧啰槑"

@@ -36,14 +36,14 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _resolve(src: Path, dotted: str) -> list[Path]:
-    """The file of the longest prefix that is a module; of a package below the top, all files."""
+    """The file of the longest prefix that is a module; of a package what its name alone runs."""
     parts = dotted.split(".")
     for cut in range(len(parts), 0, -1):
         base = src.joinpath(*parts[:cut])
         if base.with_suffix(".py").is_file():
             return [base.with_suffix(".py")]
         if (base / "__init__.py").is_file():
-            return [base / "__init__.py"] if cut == 1 else sorted(base.glob("*.py"))
+            return [p for p in (base / "__init__.py", base / "__main__.py") if p.is_file()]
     return []
 
 
@@ -67,6 +67,7 @@ def modules(src: Path, code: str) -> list[Path]:
         path = todo.pop()
         if path not in found:
             found.add(path)
+            todo += [p / "__init__.py" for p in path.parents if (p / "__init__.py").is_file()]
             todo += [f for name in _imports(path) for f in _resolve(src, name)]
     return sorted(found)
 

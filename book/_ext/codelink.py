@@ -1,7 +1,7 @@
 """Links from an equation to the line of code that implements it.
 
-``{code}`dsnotes.moe.Gate.forward``` becomes a link to that line of the source, shown as a page of
-this site; the text can be changed as usual, ``{code}`打分 <dsnotes.moe.Gate.forward>```. The
+``{code}`dsnotes.model.moe.Gate.forward``` becomes a link to that line of the source, shown as a
+page of this site; the text can be changed as usual, ``{code}`打分 <dsnotes.model.moe.Gate>```. The
 symbol is looked up in ``src/`` by reading the syntax tree (nothing is imported). A symbol that no
 longer exists is a warning, hence an error under ``-W``. With ``BOOK_REPO_URL`` set (see
 ``repo.py``) each source page also links to the file in the repository.
@@ -65,6 +65,15 @@ def locate(src: Path, symbol: str) -> tuple[Path, int] | None:
     return None
 
 
+def short(src: Path, symbol: str) -> str:
+    """A dotted name without the folders its module lies in."""
+    parts = symbol.split(".")
+    rooms = 0
+    while src.joinpath(*parts[: rooms + 1]).is_dir() and rooms + 1 < len(parts):
+        rooms += 1
+    return ".".join(parts[rooms:])
+
+
 class code_link(nodes.literal):
     """A reference to a line of source, resolved when the page is written."""
 
@@ -73,7 +82,7 @@ class CodeRole(ReferenceRole):
     def run(self):
         src = Path(self.env.srcdir) / self.config.codelink_src
         found = locate(src, self.target)
-        text = self.title if self.has_explicit_title else ".".join(self.target.split(".")[1:])
+        text = self.title if self.has_explicit_title else short(src, self.target)
         if not found:
             log.warning(
                 "no such symbol in %s/: %s",

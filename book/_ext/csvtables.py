@@ -8,8 +8,8 @@ The role ``{csv}`` brings one cell into a sentence::
 
 that is file, row, column and, where the number is to be written otherwise than in the file, a
 format. A row is named by the text of one of its cells, or of several joined by ``&`` so that they
-fit one row only (``dsnotes.tables.Table.text``). A file, row or column that is not there, and an
-empty cell, is a warning, hence an error under ``-W``.
+fit one row only (``dsnotes.figures.tables.Table.text``). A file, row or column that is not there,
+and an empty cell, is a warning, hence an error under ``-W``.
 
 The directive ``{datatable}`` shows a whole file as a numbered table::
 
@@ -36,7 +36,7 @@ from docutils.parsers.rst import directives
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from dsnotes.tables import Table, number_in, read_table
+from dsnotes.figures.tables import Table, number_in, read_table
 
 log = logging.getLogger(__name__)
 EMPTY = "—"

@@ -8,8 +8,8 @@
 
 The figure inside is what shows without JavaScript and on paper. With it, ``pipeline.js`` puts
 controls and a timeline in the place of its picture. Which rank does what after what comes from
-``dsnotes.dualpipe.schedule``, worked out here and laid into the page; the browser only places the
-actions in time.
+``dsnotes.training.dualpipe.schedule``, worked out here and laid into the page; the browser
+only places the actions in time.
 
 One letter is one computation: a b forward, c d full backward, e f backward for the input, at the
 first or second stage of the rank; w the weight backward that was put off longest. A capital
@@ -25,8 +25,8 @@ from functools import cache
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from dsnotes.dualpipe.actions import Kind, Schedule
-from dsnotes.dualpipe.schedule import SCHEDULES
+from dsnotes.training.dualpipe.actions import Kind, Schedule
+from dsnotes.training.dualpipe.schedule import SCHEDULES
 
 RANKS = (2, 4, 8, 16)
 LETTERS = {

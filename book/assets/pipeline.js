@@ -1,6 +1,6 @@
 // A timeline of a pipeline schedule to play with. The schedules themselves come with the page, made
 // by dsnotes (book/_ext/pipelinelab.py); here they are placed in time and drawn. The upper half
-// needs no browser, so that tests compare it with dsnotes.dualpipe.timeline.
+// needs no browser, so that tests compare it with dsnotes.training.dualpipe.timeline.
 
 // One entry of the page's data -> for each rank its actions; an action is a list of parts.
 function decode(entry) {

@@ -1,26 +1,16 @@
 """Small, exact PyTorch implementations of the techniques behind DeepSeek-V3 and R1.
 
-Each module is one mechanism and one section of the book. Importing `dsnotes` loads neither torch
-nor matplotlib; a submodule is imported on first use, so both of these work:
+The rooms are the parts of the book, and each module is one mechanism. They lean on what stands
+above them in this list, and on nothing below:
 
-    from dsnotes.moe import MoE
-    import dsnotes; dsnotes.moe.MoE
+    config    everything about the architecture of a model
+    model     the model, part by part
+    training  the loop, FP8, pipelines
+    rl        rewards, GRPO and PPO
+    weights   checkpoints in the released layout
+    figures   the look of the figures
+
+`checks` and `data` serve all of them. Importing `dsnotes` loads neither torch nor matplotlib.
 """
 
-import importlib
-import pkgutil
-from types import ModuleType
-
 __version__ = "0.1.0"
-_SUBMODULES = sorted(m.name for m in pkgutil.iter_modules(__path__))
-__all__ = list(_SUBMODULES)
-
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module 'dsnotes' has no attribute {name!r}; it has {_SUBMODULES}")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_SUBMODULES]

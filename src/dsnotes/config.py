@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from dsnotes.checks.fields import check_fields
 from dsnotes.config_file import architecture, check_derived, read_json
-from dsnotes.fields import check_fields
 
 ScoringFunc = Literal["softmax", "sigmoid"]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]

@@ -64,7 +64,7 @@ _SAYS_NOTHING = {
     *("id2label", "label2id", "problem_type", "is_encoder_decoder"),
     # tokens, and training
     *("bos_token_id", "eos_token_id", "pad_token_id", "aux_loss_alpha", "seq_aux"),
-    "quantization_config",  # of the weights: `dsnotes.checkpoint` looks at it
+    "quantization_config",  # of the weights: `dsnotes.weights.checkpoint` looks at it
 }
 
 # fields that follow from others

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dsnotes.policy import clipped_surrogate
+from dsnotes.rl.objective import clipped_surrogate
 
 GLOSSARY = (Path(__file__).parents[2] / "book" / "appendix" / "glossary.md").read_text("utf8")
 

@@ -4,10 +4,10 @@ import inspect
 import re
 from pathlib import Path
 
-from dsnotes import moe
 from dsnotes.config import DEEPSEEK_V3
-from dsnotes.moe import Gate
-from dsnotes.params import breakdown, moe_layer
+from dsnotes.model import moe
+from dsnotes.model.counts import breakdown, moe_layer
+from dsnotes.model.moe import Gate
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGE = (BOOK / "model" / "moe.md").read_text("utf8")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsnotes.config import DEEPSEEK_V3
-from dsnotes.params import breakdown, swiglu
+from dsnotes.model.counts import breakdown, swiglu
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGE = (BOOK / "model" / "mtp.md").read_text("utf8")

@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dsnotes.balance import (
+from dsnotes.config import DEEPSEEK_V3, TINY
+from dsnotes.model.balance import (
     BiasBalancer,
     expert_balance_loss,
     expert_load,
     max_vio,
     update_bias,
 )
-from dsnotes.config import DEEPSEEK_V3, TINY
-from dsnotes.model import DeepSeek
-from dsnotes.tasks import batches
-from dsnotes.training import moe_layers, train
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.training.loop import moe_layers, train
+from dsnotes.training.texts import batches
 
 PAGE = (Path(__file__).parents[2] / "book" / "model" / "balance.md").read_text("utf8")
 

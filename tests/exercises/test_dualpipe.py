@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from dsnotes.config import DEEPSEEK_V3
-from dsnotes.dualpipe.actions import Action, Kind, Pair, Schedule
-from dsnotes.dualpipe.schedule import SCHEDULES, dualpipe, dualpipev, one_f_one_b
-from dsnotes.dualpipe.timeline import Durations, simulate
+from dsnotes.training.dualpipe.actions import Action, Kind, Pair, Schedule
+from dsnotes.training.dualpipe.schedule import SCHEDULES, dualpipe, dualpipev, one_f_one_b
+from dsnotes.training.dualpipe.timeline import Durations, simulate
 
 PAGE = (Path(__file__).parents[2] / "book" / "training" / "dualpipe.md").read_text("utf-8")
 

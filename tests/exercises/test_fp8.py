@@ -5,9 +5,24 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsnotes.fp8 import E4M3, PER_TENSOR, TILE, TOKEN_TILE, cast, decode, dequantize, quantize
-from dsnotes.fp8_gemm import accumulation_errors, errors, gemm, random_operands, tensor_core_matmul
-from dsnotes.fp8_linear import bytes_per_cached_element
+from dsnotes.training.fp8.formats import (
+    E4M3,
+    PER_TENSOR,
+    TILE,
+    TOKEN_TILE,
+    cast,
+    decode,
+    dequantize,
+    quantize,
+)
+from dsnotes.training.fp8.gemm import (
+    accumulation_errors,
+    errors,
+    gemm,
+    random_operands,
+    tensor_core_matmul,
+)
+from dsnotes.training.fp8.linear import bytes_per_cached_element
 
 PAGE = (Path(__file__).parents[2] / "book" / "training" / "fp8.md").read_text("utf-8")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsnotes.grpo import group_advantages, grpo_loss
-from dsnotes.policy import clipped_surrogate, k3
+from dsnotes.rl.grpo import group_advantages, grpo_loss
+from dsnotes.rl.objective import clipped_surrogate, k3
 
 PAGE = (Path(__file__).parents[2] / "book" / "rl" / "grpo.md").read_text("utf8")
 

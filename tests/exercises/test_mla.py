@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from dsnotes.cache import LatentCache
 from dsnotes.config import DEEPSEEK_V2_LITE, DEEPSEEK_V3, TINY, Config
-from dsnotes.mla import MLA
-from dsnotes.rope import rope_frequencies, rope_rotation, softmax_scale, yarn_range
+from dsnotes.model.cache import LatentCache
+from dsnotes.model.mla import MLA
+from dsnotes.model.rope import rope_frequencies, rope_rotation, softmax_scale, yarn_range
 
 PAGE = (Path(__file__).parents[2] / "book" / "model" / "mla.md").read_text("utf8")
 

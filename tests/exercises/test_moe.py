@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from dsnotes.config import DEEPSEEK_V3, TINY, Config
-from dsnotes.model import DeepSeek
-from dsnotes.moe import Gate, MoE, segment
-from dsnotes.swiglu import MLP
-from dsnotes.tasks import batches
-from dsnotes.training import evaluate, moe_layers, train
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mlp import MLP
+from dsnotes.model.moe import Gate, MoE, segment
+from dsnotes.training.loop import evaluate, moe_layers, train
+from dsnotes.training.texts import batches
 
 PAGE = (Path(__file__).parents[2] / "book" / "model" / "moe.md").read_text("utf8")
 

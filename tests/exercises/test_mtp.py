@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from dsnotes.config import TINY
-from dsnotes.model import DeepSeek
-from dsnotes.mtp import add_modules, mtp_loss, predict
-from dsnotes.speculative import verify
-from dsnotes.tasks import counting_entropy
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mtp import add_modules, mtp_loss, predict
+from dsnotes.model.speculative import verify
+from dsnotes.training.texts import counting_entropy
 
 PAGE = (Path(__file__).parents[2] / "book" / "model" / "mtp.md").read_text("utf8")
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dsnotes.answers import final_answer
-from dsnotes.grpo import group_advantages
-from dsnotes.preference import bradley_terry_loss, preference_probability
-from dsnotes.reward import (
+from dsnotes.rl.answers import final_answer
+from dsnotes.rl.grpo import group_advantages
+from dsnotes.rl.reward import (
     accuracy_reward,
     format_reward,
     language_reward,
     weighted_sum,
 )
+from dsnotes.rl.reward_model import bradley_terry_loss, preference_probability
 
 PAGE = (Path(__file__).parents[2] / "book" / "rl" / "reward.md").read_text("utf8")
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.config import Config
-from dsnotes.model import DeepSeek
+from dsnotes.model.deepseek import DeepSeek
 
 Twins = tuple[DeepSeek, Any]
 

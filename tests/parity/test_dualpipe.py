@@ -6,11 +6,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from dsnotes.dualpipe.actions import Action, Kind, Pair
-from dsnotes.dualpipe.engine import torch_dualpipev
-from dsnotes.dualpipe.launch import Ranks
-from dsnotes.dualpipe.runtime import one_process
-from dsnotes.dualpipe.schedule import dualpipev
+from dsnotes.training.dualpipe.actions import Action, Kind, Pair
+from dsnotes.training.dualpipe.engine import torch_dualpipev
+from dsnotes.training.dualpipe.launch import Ranks
+from dsnotes.training.dualpipe.runtime import one_process
+from dsnotes.training.dualpipe.schedule import dualpipev
 
 KINDS = {
     "FORWARD": Kind.FORWARD,

@@ -17,10 +17,10 @@ import torch
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
-from dsnotes.checkpoint import load, save
 from dsnotes.config import Config, RopeScaling
 from dsnotes.config_file import config_json
-from dsnotes.model import DeepSeek
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.weights.checkpoint import load, save
 
 EXAMPLES = int(os.environ.get("DSNOTES_EXAMPLES", "40"))
 TOKENS = torch.arange(24).reshape(2, 12) * 7 % 16

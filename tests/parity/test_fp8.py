@@ -9,9 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from dsnotes import fp8
-from dsnotes.fp8 import BLOCK, E4M3, E5M2, PER_TENSOR, TILE, Format, Quantized, dequantize, quantize
-from dsnotes.fp8_gemm import gemm
+from dsnotes.training.fp8 import formats
+from dsnotes.training.fp8.formats import (
+    BLOCK,
+    E4M3,
+    E5M2,
+    PER_TENSOR,
+    TILE,
+    Format,
+    Quantized,
+    dequantize,
+    quantize,
+)
+from dsnotes.training.fp8.gemm import gemm
 
 PEERS = [(E4M3, ml_dtypes.float8_e4m3fn), (E5M2, ml_dtypes.float8_e5m2)]
 
@@ -19,13 +29,13 @@ PEERS = [(E4M3, ml_dtypes.float8_e4m3fn), (E5M2, ml_dtypes.float8_e5m2)]
 @pytest.mark.parametrize(("fmt", "peer"), PEERS, ids=lambda v: getattr(v, "name", ""))
 def test_every_code_stands_for_the_same_number(fmt: Format, peer: type) -> None:
     theirs = np.arange(256, dtype=np.uint8).view(peer).astype(np.float32)
-    ours = fp8.decode(torch.arange(256), fmt).numpy()
+    ours = formats.decode(torch.arange(256), fmt).numpy()
     np.testing.assert_array_equal(ours, theirs)  # NaN equals NaN here
 
 
 @pytest.mark.parametrize(("fmt", "peer"), PEERS, ids=lambda v: getattr(v, "name", ""))
 def test_casts_agree_bit_for_bit_inside_the_range(fmt: Format, peer: type) -> None:
-    exact = fp8.decode(torch.arange(256), fmt)
+    exact = formats.decode(torch.arange(256), fmt)
     exact = exact[exact.isfinite()].unique()
     mids = (exact[1:] + exact[:-1]) / 2
     generator = torch.Generator().manual_seed(0)
@@ -34,7 +44,7 @@ def test_casts_agree_bit_for_bit_inside_the_range(fmt: Format, peer: type) -> No
     inputs = torch.cat([exact, mids, *(torch.nextafter(mids, mids + d) for d in (-1, 1))])
     inputs = torch.cat([inputs, (spread * sign).clamp(-fmt.max, fmt.max)])
     theirs = inputs.numpy().astype(peer).view(np.uint8)
-    np.testing.assert_array_equal(fp8.codes(inputs, fmt).numpy(), theirs)
+    np.testing.assert_array_equal(formats.codes(inputs, fmt).numpy(), theirs)
 
 
 def test_where_the_clamp_is_missing_the_two_libraries_differ() -> None:
@@ -43,7 +53,7 @@ def test_where_the_clamp_is_missing_the_two_libraries_differ() -> None:
     assert math.isnan(float(x.astype(ml_dtypes.float8_e4m3fn)[0]))
     assert torch.tensor(x).to(torch.float8_e4m3fn).item() == 448
     clamped = np.clip(x, -448, 448).astype(ml_dtypes.float8_e4m3fn)
-    assert float(clamped[0]) == fp8.cast(torch.tensor(x)).float().item() == 448
+    assert float(clamped[0]) == formats.cast(torch.tensor(x)).float().item() == 448
 
 
 def activation_kernel(x: np.ndarray, *, ue8m0: bool) -> tuple[np.ndarray, np.ndarray]:

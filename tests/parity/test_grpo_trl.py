@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsnotes.grpo import group_advantages, grpo_loss
+from dsnotes.rl.grpo import group_advantages, grpo_loss
 
 B, T, MAX_LENGTH = 8, 12, 20
 # TRL's loss_type and importance_sampling_level -> options of ours

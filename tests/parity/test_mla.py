@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dsnotes.cache import LatentCache
 from dsnotes.config import TINY, Config, RopeScaling
-from dsnotes.mla import MLA
-from dsnotes.rope import rope_frequencies, rope_rotation
+from dsnotes.model.cache import LatentCache
+from dsnotes.model.mla import MLA
+from dsnotes.model.rope import rope_frequencies, rope_rotation
 
 BASE = replace(TINY, num_hidden_layers=1, num_nextn_predict_layers=0, initializer_range=0.1)
 CONFIGS = {

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.config import TINY, Config
-from dsnotes.moe import MoE
+from dsnotes.model.moe import MoE
 
 BASE = replace(TINY, n_group=1, topk_group=1, routed_scaling_factor=1.0)
 GROUPS = replace(BASE, n_routed_experts=32, n_group=8, topk_group=3, num_experts_per_tok=6)

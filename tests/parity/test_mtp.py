@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from dsnotes import checkpoint
 from dsnotes.config import TINY, RopeScaling
-from dsnotes.model import DeepSeek
-from dsnotes.mtp import add_modules, modules, predict
-from dsnotes.speculative import speculate
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mtp import add_modules, modules, predict
+from dsnotes.model.speculative import speculate
+from dsnotes.weights import checkpoint
 
 SMALL = replace(
     TINY, num_hidden_layers=2, n_routed_experts=8, num_experts_per_tok=2, initializer_range=0.1

@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from dsnotes.config import TINY
-from dsnotes.interop import to_transformers
-from dsnotes.model import DeepSeek
-from dsnotes.preference import RewardModel, bradley_terry_loss
-from dsnotes.reward import (
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.rl.reward import (
     Completions,
     accuracy_reward,
     expression_reward,
@@ -27,6 +25,8 @@ from dsnotes.reward import (
     think_reward,
     weighted_sum,
 )
+from dsnotes.rl.reward_model import RewardModel, bradley_terry_loss
+from dsnotes.weights.hf import to_transformers
 
 TOKENS = [
     "<pad>",

@@ -1,0 +1,13 @@
+"""The model, part by part, in the order in which a token meets them.
+
+rope         positions as angles, and YaRN
+cache        what attention keeps of a token
+mla          multi-head latent attention
+mlp          the feed-forward network, SwiGLU
+moe          many of them, of which a token meets a few
+balance      how they come to be evenly loaded
+deepseek     the whole model
+mtp          modules that predict the tokens after the next
+speculative  decoding that drafts with them
+counts       how many parameters all this has, and how many a token uses
+"""

@@ -1,0 +1,192 @@
+"""What PPO and GRPO share: log-probs and mask of an output, the clipped ratio, estimators of KL.
+
+The model's logits in place t are about the token in place t + 1, so log-probs and masks are one
+shorter than the tokens; everything after them works on these two.
+
+Equations
+    PPO (arXiv 1707.06347): (7) the clipped surrogate
+    DeepSeekMath (arXiv 2402.03300): (4), V3 (arXiv 2412.19437): (27), the estimator k3 of KL
+
+Departures
+    DeepSeekMath calls k3 positive: it is 0 where the two policies agree. No paper mentions that the
+    gradient of an estimator need not be that of what it estimates; see `k1`, `k2`, `k3`.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Integer
+from torch import Tensor
+
+from dsnotes.checks.arguments import checked
+from dsnotes.checks.numeric import at_least, narrowed, token_ids, widened
+
+
+@checked
+def token_log_probs(
+    logits: Float[Tensor, "batch seq vocab"],
+    tokens: Integer[Tensor, "batch seq"],
+    *,
+    temperature: float = 1.0,
+) -> Float[Tensor, "batch seq-1"]:
+    """log pi(o_t | q, o_<t): column j is about `tokens[:, j + 1]`, predicted by `logits[:, j]`.
+
+    `temperature` is the one that the tokens were sampled at: the ratio is about that distribution.
+    In float32 at least. ValueError when the temperature is not positive, so small that a gradient
+    of 1 / temperature does not fit the logits' type, or when a log-prob does not fit.
+
+        >>> token_log_probs(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]))
+        tensor([[-1.3863, -1.3863]])
+    """
+    tokens = token_ids(tokens, vocab_size=logits.shape[-1])
+    if temperature <= 0:
+        raise ValueError(f"temperature must be positive, got {temperature!r}")
+    least = 1 / torch.finfo(logits.dtype).max
+    if temperature < least and logits.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"temperature must exceed {least:.3g} for gradients, got {temperature!r}")
+    # a temperature that float32 would round to 0 divides in float64
+    wide = torch.promote_types(logits.dtype, torch.float64 if temperature < 1e-30 else torch.float)
+    x = logits[:, :-1].to(wide)
+    if temperature < 1:  # nothing overflows but what is infinitely unlikely
+        x = x - x.detach().amax(-1, keepdim=True)
+    found = (x / temperature).log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    found = found.to(torch.promote_types(logits.dtype, torch.float))
+    if not found.isfinite().all() and (logits[:, :-1].isfinite().all(-1) & ~found.isfinite()).any():
+        raise ValueError(f"logits are too far apart: a log-prob does not fit {found.dtype}")
+    return found
+
+
+@checked
+def completion_mask(
+    tokens: Integer[Tensor, "batch seq"],
+    prompt_lengths: Integer[Tensor, " batch"],
+    *,
+    eos: int | Sequence[int],
+) -> Bool[Tensor, "batch seq-1"]:
+    """True on the log-probs of the output: after the prompt, up to its first `eos` and with it.
+
+    `prompt_lengths` counts what stands before the output, padding on the left included. With
+    several `eos` the first of any ends it. The eos is trained: else the policy would not learn to
+    stop. ValueError when a prompt is empty or longer than the row.
+
+        >>> completion_mask(torch.tensor([[5, 6, 7, 0, 0]]), torch.tensor([2]), eos=0)
+        tensor([[False,  True,  True, False]])
+    """
+    tokens, prompt_lengths = tokens.long(), prompt_lengths.long()
+    if ((prompt_lengths < 1) | (prompt_lengths > tokens.shape[1])).any():
+        raise ValueError(
+            f"prompt_lengths must lie in 1 .. {tokens.shape[1]}, got {prompt_lengths.tolist()}"
+        )
+    output = torch.arange(tokens.shape[1], device=tokens.device) >= prompt_lengths[:, None]
+    ends = torch.tensor(eos, device=tokens.device, dtype=torch.long)
+    ended = (torch.isin(tokens, ends) & output).long()
+    before_end = ended.cumsum(1) - ended == 0  # no eos strictly before
+    return (output & before_end)[:, 1:]
+
+
+@checked
+def k1(
+    log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """-log r, r = pi_ref / pi: unbiased for KL(pi || ref), can be negative; as a loss, no gradient.
+
+    In expectation, that is, over samples from pi, as in all three. All three are computed in
+    float64; ValueError when the result does not fit the type of `log_probs`.
+
+        >>> k1(torch.tensor([-1.0]), torch.tensor([-2.0]))
+        tensor([1.])
+    """
+    log_r = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(-log_r, log_probs, ref_log_probs)
+
+
+@checked
+def k2(
+    log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """(log r)^2 / 2: biased, at least 0; as a loss its gradient is that of KL(pi || ref).
+
+    >>> k2(torch.tensor([-1.0]), torch.tensor([-2.0]))
+    tensor([0.5000])
+    """
+    log_r = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(log_r.square() / 2, log_probs, ref_log_probs, slope=log_r)
+
+
+@checked
+def k3(
+    log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
+) -> Float[Tensor, "*shape"]:
+    """r - 1 - log r (DeepSeekMath eq 4, V3 eq 27): unbiased for KL(pi || ref), at least 0.
+
+    As a loss its gradient is that of the other direction, KL(ref || pi).
+
+        >>> k3(torch.tensor([-1.0]), torch.tensor([-2.0]))
+        tensor([0.3679])
+    """
+    log_r = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(log_r.expm1() - log_r, log_probs, ref_log_probs, slope=log_r)
+
+
+def _estimate(k: Tensor, *log_probs: Tensor, slope: Tensor | None = None) -> Tensor:
+    bound = None if slope is None else k + slope.abs()  # k3: |1 - r| <= k3 + |log r|
+    return narrowed(
+        k, *log_probs, what="log_probs and ref_log_probs lie too far apart", bound=bound
+    )
+
+
+@checked
+def clipped_surrogate(
+    ratio: Float[Tensor, "..."],
+    advantages: Float[Tensor, "..."],
+    *,
+    clip_low: float = 0.2,
+    clip_high: float | None = None,
+) -> Float[Tensor, "..."]:
+    """min(rho A, clip(rho, 1 - clip_low, 1 + clip_high) A), PPO eq 7; the shapes broadcast.
+
+    `clip_high` is `clip_low` unless given. ValueError when one is negative, or when the result does
+    not fit the type of `ratio`.
+
+        >>> clipped_surrogate(torch.tensor([1.5, 1.5]), torch.tensor([1.0, -1.0]))
+        tensor([ 1.2000, -1.5000])
+    """
+    clip_high = clip_low if clip_high is None else clip_high
+    at_least(0, clip_low=clip_low, clip_high=clip_high)
+    rho, a = widened(ratio), widened(advantages)
+    surrogate = torch.min(rho * a, rho.clamp(1 - clip_low, 1 + clip_high) * a)
+    return narrowed(surrogate, ratio, what="ratio times advantages is too large")
+
+
+@checked
+def probability_ratio(log_ratio: Tensor, advantages: Tensor) -> Tensor:
+    """rho = exp(log_ratio), cut off before it overflows: where the clip says 0, so is the gradient.
+
+    It would be 0 * inf otherwise. ValueError where nothing clips, at a negative advantage.
+
+        >>> probability_ratio(torch.tensor([1000.0]).double(), torch.ones(1)).isfinite()
+        tensor([True])
+    """
+    limit = math.floor(math.log(torch.finfo(log_ratio.dtype).max))
+    if ((log_ratio > limit) & (advantages < 0)).any():
+        raise ValueError(
+            f"log_probs must not exceed old_log_probs by more than {limit} nats where the "
+            f"advantage is negative, got {log_ratio.max():.6g}"
+        )
+    return log_ratio.clamp(max=limit).exp()
+
+
+def check_mask(mask: Bool[Tensor, "batch seq"], **constants: Tensor | None) -> None:
+    """ValueError unless mask marks a token, and none of the others carries gradient.
+
+    A ratio whose denominator carries gradient has the value 1 and the gradient 0.
+
+        >>> check_mask(torch.zeros(1, 2, dtype=torch.bool))
+        ValueError: mask must mark at least one token, got none
+    """
+    for name, tensor in constants.items():
+        if tensor is not None and tensor.requires_grad:
+            raise ValueError(f"{name} must be detached, got one that requires grad")
+    if not mask.any():
+        raise ValueError("mask must mark at least one token, got none")

@@ -1,0 +1,247 @@
+"""A small R1-Zero: a base model from supervised text, then GRPO with rewards by rule and no other.
+
+Each step draws problems, lets the model answer each of them G times, scores the texts by rule and
+moves the weights by the objective of `dsnotes.rl.grpo`. Nothing shows the model a solution.
+
+Equations
+    DeepSeekMath (arXiv 2402.03300) eq 3 and algorithm 1, outcome supervision, one update per batch
+        of samples (mu = 1), so the ratio is 1 and no clip acts
+    R1 (arXiv 2501.12948) v2 eq 4     reward = accuracy + format; here the format counts a tenth
+    R1 v1 section 3                   pass@1 = mean over k samples, cons@k = their majority
+
+Departures
+    - No KL term (beta = 0): rules stay right however far the policy goes, and no reference model is
+      kept. R1 has beta = 0.001 and replaces the reference every 400 steps.
+    - A model this size knows nothing from pre-training; a little supervised training on bad text
+      (`dsnotes.rl.shellgame.completions`) stands in for it.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor
+
+from dsnotes.checks.arguments import checked
+from dsnotes.checks.numeric import at_least
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.rl import shellgame
+from dsnotes.rl.answers import final_answer
+from dsnotes.rl.grpo import Variant, group_advantages, grpo_loss
+from dsnotes.rl.presets import Setting
+from dsnotes.rl.reward import RewardFunction, accuracy_reward, format_reward, weighted_sum
+from dsnotes.rl.rollout import Rollout, completion_log_probs, sample
+from dsnotes.rl.shellgame import Problems, Script
+from dsnotes.training.learner import Learner
+
+RULES = weighted_sum([accuracy_reward, format_reward], weights=[1.0, 0.1])
+_GRPO = Variant(scale=True, loss={})
+
+
+class Evaluation(NamedTuple):
+    """Shares from 0 to 1 over held-out problems, k samples of each; `length` in tokens."""
+
+    pass_at_1: float
+    majority: float  # one vote per sample that gives an answer
+    format: float
+    length: float
+
+
+@checked
+def supervised_step(
+    learner: Learner, prompts: Int[Tensor, "batch seq"], completions: Int[Tensor, "batch new"]
+) -> dict[str, float]:
+    """One step of cross-entropy on the completions; prompt and padding are not learned."""
+    device = learner.model.lm_head.weight.device
+    tokens = torch.cat([prompts, completions], dim=1).to(device)
+    hidden = learner.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]
+    logits = learner.model.head(hidden)
+    loss = F.cross_entropy(logits.mT, completions.to(device).long(), ignore_index=shellgame.PAD)
+    learner.update(loss)
+    return {"loss": loss.item()}
+
+
+@checked
+def base_step(learner: Learner, setting: Setting, *, script: Script = "digit") -> dict[str, float]:
+    """One step on fresh base text of the setting."""
+    given = shellgame.problems(setting.base_batch, swaps=setting.swaps, generator=learner.generator)
+    text = shellgame.completions(
+        given,
+        lengths=setting.base_lengths,
+        error=setting.base_error,
+        script=script,
+        generator=learner.generator,
+    )
+    return supervised_step(learner, given.prompts, text)
+
+
+@checked
+def respond(
+    model: DeepSeek,
+    setting: Setting,
+    given: Problems,
+    *,
+    samples: int,
+    prefix: Sequence[int] = (),
+    temperature: float = 1.0,
+    sampler: torch.Generator | None = None,
+) -> tuple[Rollout, list[str], list[str]]:
+    """Sample completions of problems: the rollout, its texts, and the right answer to each.
+
+    `prefix` is put in front of every completion; it is in the texts and not in the rollout's mask.
+
+        >>> rollout, texts, answers = respond(model, LAPTOP, given, samples=16)
+    """
+    at_least(1, samples=samples)
+    front = torch.tensor(prefix).long().expand(len(given.prompts), -1)
+    rollout = sample(
+        model,
+        torch.cat([given.prompts, front], dim=1),
+        group_size=samples,
+        max_new_tokens=setting.max_new_tokens,
+        stop_token=shellgame.END_ANSWER,
+        temperature=temperature,
+        generator=sampler,
+    )
+    texts = [shellgame.decode([*prefix, *row]) for row in rollout.completions]
+    return rollout, texts, [answer for answer in given.answers for _ in range(samples)]
+
+
+@checked
+def grpo_step(
+    learner: Learner,
+    setting: Setting,
+    *,
+    reward: RewardFunction = RULES,
+    prefix: Sequence[int] = (),
+    variant: Variant = _GRPO,
+    temperature: float = 1.0,
+) -> dict[str, float]:
+    """One step of GRPO on fresh problems: DeepSeekMath algorithm 1, lines 5 to 11.
+
+    `reward` is called as TRL does, with the column `answer`. `prefix` is put in front of every
+    completion and is not learned: `shellgame.NO_THOUGHT` forbids thinking. Reports the mean reward,
+    accuracy and length |o|, the prefix not counted.
+    """
+    given = shellgame.problems(setting.prompts, swaps=setting.swaps, generator=learner.generator)
+    rollout, texts, answers = respond(
+        learner.model,
+        setting,
+        given,
+        samples=setting.group_size,
+        prefix=prefix,
+        temperature=temperature,
+        sampler=learner.sampler,
+    )
+    rewards = torch.tensor(reward(texts, answer=answers))
+    groups = rewards.view(setting.prompts, setting.group_size)
+    advantages = group_advantages(groups, scale=variant.scale).flatten()
+    log_probs = completion_log_probs(learner.model, rollout, temperature=temperature)
+    loss = grpo_loss(
+        log_probs,
+        log_probs.detach(),  # the policy that sampled is the one updated
+        advantages.to(log_probs.device),
+        rollout.mask,
+        **variant.loss,
+    )
+    learner.update(loss)
+    accuracy = accuracy_reward(texts, answer=answers)
+    return {
+        "reward": rewards.mean().item(),
+        "accuracy": sum(accuracy) / len(accuracy),
+        "length": rollout.lengths.float().mean().item(),
+    }
+
+
+@checked
+def evaluate(
+    model: DeepSeek,
+    setting: Setting,
+    *,
+    problems: int = 200,
+    samples: int = 16,
+    prefix: Sequence[int] = (),
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Evaluation:
+    """Score `samples` completions of each of `problems` held-out problems; nothing is changed.
+
+    The same seed gives the same problems. A vote between equally frequent answers goes to the one
+    given first; a problem without a single answer counts as wrong.
+
+        >>> evaluate(model, LAPTOP).pass_at_1
+        0.25
+    """
+    at_least(1, problems=problems)
+    given = shellgame.problems(
+        problems, swaps=setting.swaps, held_out=True, generator=torch.Generator().manual_seed(seed)
+    )
+    rollout, texts, answers = respond(
+        model,
+        setting,
+        given,
+        samples=samples,
+        prefix=prefix,
+        temperature=temperature,
+        sampler=_sampler(model, seed),
+    )
+    right = accuracy_reward(texts, answer=answers)
+    kept = format_reward(texts)
+    found = [final_answer(text) for text in texts]
+    votes = [
+        Counter(a for a in found[i : i + samples] if a is not None).most_common(1)
+        for i in range(0, len(found), samples)
+    ]
+    agreed = [bool(v) and v[0][0] == a for v, a in zip(votes, given.answers, strict=True)]
+    return Evaluation(
+        pass_at_1=sum(right) / len(right),
+        majority=sum(agreed) / len(agreed),
+        format=sum(kept) / len(kept),
+        length=rollout.lengths.float().mean().item(),
+    )
+
+
+@checked
+def rejection_sample(
+    model: DeepSeek,
+    setting: Setting,
+    *,
+    problems: int,
+    samples: int,
+    keep: RewardFunction,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> tuple[Int[Tensor, "kept seq"], Int[Tensor, "kept new"]]:
+    """Prompts and padded completions of training problems that `keep` gives at least 1.
+
+    Of `samples` completions of each problem all that pass stay (R1 v1 section 2.3.3). ValueError
+    when none does.
+
+        >>> prompts, completions = rejection_sample(
+        ...     model, LAPTOP, problems=100, samples=4, keep=accuracy_reward)
+    """
+    at_least(1, problems=problems)
+    given = shellgame.problems(
+        problems, swaps=setting.swaps, generator=torch.Generator().manual_seed(seed)
+    )
+    rollout, texts, answers = respond(
+        model,
+        setting,
+        given,
+        samples=samples,
+        temperature=temperature,
+        sampler=_sampler(model, seed),
+    )
+    scores = keep(texts, answer=answers)
+    passed = torch.tensor([score >= 1 for score in scores], device=rollout.mask.device)
+    if not passed.any():
+        raise ValueError(f"keep must pass at least one of {len(scores)} completions, got none")
+    new = rollout.tokens[:, given.prompts.shape[1] :].masked_fill(~rollout.mask, shellgame.PAD)
+    return rollout.tokens[passed, : given.prompts.shape[1]], new[passed]
+
+
+def _sampler(model: DeepSeek, seed: int) -> torch.Generator:
+    return torch.Generator(device=model.lm_head.weight.device).manual_seed(seed)

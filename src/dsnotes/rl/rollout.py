@@ -1,0 +1,100 @@
+"""Completions sampled from a model, and what the policy gradient needs of them.
+
+A rollout draws a group of completions per prompt over the latent cache; a mask marks the tokens the
+model itself has drawn. Their log-probabilities are computed again, with gradient, in one pass.
+
+Equations
+    log pi(o_i,t | q, o_i,<t), the terms of DeepSeekMath (arXiv 2402.03300) eq 3
+
+Departures
+    - Prompts have one length, so that no position is padding in front.
+    - At temperature T the policy is softmax(logits / T), in sampling and in the log-probabilities
+      alike; the papers do not say, and at T = 1 (R1) it makes no difference.
+"""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int, Integer
+from torch import Tensor
+
+from dsnotes.checks.arguments import checked
+from dsnotes.checks.numeric import at_least, token_ids
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.rl.objective import completion_mask, token_log_probs
+
+
+class Rollout(NamedTuple):
+    """G completions of each prompt, one group after the other.
+
+    `tokens` holds prompt and completion; `mask` is True for the completion's tokens up to and
+    including the one that stops it.
+    """
+
+    tokens: Int[Tensor, "rows seq"]
+    mask: Bool[Tensor, "rows new"]
+
+    @property
+    def completions(self) -> list[list[int]]:
+        """The sampled tokens of each row, without what follows the stop."""
+        new = self.tokens[:, -self.mask.shape[1] :]
+        return [row[keep].tolist() for row, keep in zip(new, self.mask, strict=True)]
+
+    @property
+    def lengths(self) -> Int[Tensor, " rows"]:
+        """|o_i|, tokens sampled per row."""
+        return self.mask.sum(dim=1)
+
+
+@checked
+def sample(
+    model: DeepSeek,
+    prompts: Integer[Tensor, "batch seq"],
+    *,
+    group_size: int,
+    max_new_tokens: int,
+    stop_token: int,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Rollout:
+    """Draw `group_size` completions of each prompt; no gradient.
+
+    Row `i * group_size + j` is completion j of prompt i. A row that does not stop within
+    `max_new_tokens` is cut there. Bad arguments raise ValueError, most of them in
+    `DeepSeek.generate`.
+
+        >>> sample(model, torch.zeros(2, 5, dtype=torch.long), group_size=4, max_new_tokens=3,
+        ...        stop_token=1).tokens.shape
+        torch.Size([8, 8])
+    """
+    at_least(1, group_size=group_size)
+    prompts = token_ids(prompts, vocab_size=model.config.vocab_size, name="prompts")
+    prompts = prompts.repeat_interleave(group_size, dim=0).to(model.lm_head.weight.device)
+    new = model.generate(
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stop_token=stop_token,
+        generator=generator,
+    )
+    tokens = torch.cat([prompts, new], dim=1)
+    prompt_lengths = torch.full((len(tokens),), prompts.shape[1], device=tokens.device)
+    mask = completion_mask(tokens, prompt_lengths, eos=stop_token)
+    return Rollout(tokens, mask[:, -new.shape[1] :])
+
+
+@checked
+def completion_log_probs(
+    model: DeepSeek, rollout: Rollout, *, temperature: float = 1.0
+) -> Float[Tensor, "rows new"]:
+    """log pi(o_i,t | q, o_i,<t) of every sampled token, with gradient; 0 behind the stop.
+
+    ValueError unless the temperature is above 0.
+
+        >>> completion_log_probs(model, rollout).shape == rollout.mask.shape
+        True
+    """
+    last = rollout.mask.shape[1] + 1  # the last token of the prompt predicts the first sampled one
+    logits = model.head(model.model(rollout.tokens)[:, -last:])
+    found = token_log_probs(logits, rollout.tokens[:, -last:], temperature=temperature)
+    return found.masked_fill(~rollout.mask, 0)

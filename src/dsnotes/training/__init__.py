@@ -1,0 +1,8 @@
+"""Training: the loop, its texts, numbers of eight bits, and pipelines over several processes.
+
+texts      small data sets
+loop       one optimizer step after the other
+learner    a run that can be stopped and taken up again
+fp8/       eight-bit floating point
+dualpipe/  pipelines in both directions
+"""

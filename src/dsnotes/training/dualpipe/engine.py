@@ -1,0 +1,88 @@
+"""The same step on torch's own ScheduleDualPipeV: the engine to use in earnest.
+
+`torch.distributed.pipelining` overlaps sending with computing, infers shapes, handles several
+inputs and outputs a stage, and splits any module's backward, not only that of linear layers.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from dsnotes.training.dualpipe.launch import Ranks
+from dsnotes.training.dualpipe.runtime import Loss, check_batch, gradients
+from dsnotes.training.dualpipe.schedule import dualpipev
+from dsnotes.training.dualpipe.sharing import holders, tied
+
+
+def torch_dualpipev(
+    ranks: Ranks,
+    stages: Sequence[nn.Module],
+    inputs: Shaped[Tensor, "m batch *_"],
+    targets: Shaped[Tensor, "m target *_"],
+    *,
+    loss: Loss,
+    timeout: float = 60.0,
+) -> tuple[float, dict[str, Tensor], float]:
+    """Mean loss, gradients and seconds of a step of ScheduleDualPipeV, two stages on each rank.
+
+    The seconds are those of the slowest rank, from a common start, without imports and set-up of
+    the process groups; the engine's exchange of shapes before the first micro-batch is in them.
+
+    Raises ValueError when stages or targets are not as many as they must be, or stages of two
+    ranks share a parameter (the engine would not add up its gradients); besides what `Ranks.call`
+    and `dualpipev` raise.
+
+        >>> with Ranks(2) as ranks:
+        ...     value, grads, seconds = torch_dualpipev(
+        ...         ranks, four_stages, inputs, targets, loss=F.mse_loss)
+    """
+    if len(stages) % 2:
+        raise ValueError(f"stages must be two for each rank, got {len(stages)}")
+    schedule = dualpipev(len(stages) // 2, len(inputs))
+    check_batch(schedule, inputs=inputs, targets=targets)
+    ties = tied(stages)
+    ranks_of = holders(schedule, ties)
+    if apart := [names for names in ties if len(ranks_of[names[0]]) > 1]:
+        raise ValueError(f"stages of different ranks share a parameter: {', '.join(apart[0])}")
+    jobs = [
+        ({s: stages[s] for s in schedule.stages_of(rank)}, len(stages), inputs, targets, loss)
+        for rank in range(schedule.num_ranks)
+    ]
+    results = ranks.call(_step, jobs, timeout=timeout)
+    merged = {name: gradient for _, part, _ in results for name, gradient in part.items()}
+    seconds = max(seconds for *_, seconds in results)
+    return sum(results[0][0]) / len(inputs), merged, seconds
+
+
+def _step(
+    on_wait: Callable[[int | None], None],
+    stages: dict[int, nn.Module],
+    num_stages: int,
+    inputs: Tensor,
+    targets: Tensor,
+    loss: Loss,
+) -> tuple[list[float], dict[str, Tensor], float]:
+    from torch.distributed.pipelining import PipelineStage, ScheduleDualPipeV
+
+    for stage in stages.values():
+        # The engine detaches stage outputs in place, which a view (a linear layer with a bias, on
+        # a batch of sequences) does not allow.
+        stage.register_forward_hook(lambda stage, inputs, output: output.clone())
+    local: list[Any] = [
+        PipelineStage(stages[s], s, num_stages, inputs.device) for s in sorted(stages)
+    ]
+    schedule = ScheduleDualPipeV(local, n_microbatches=len(inputs), loss_fn=loss)
+    losses: list[Tensor] = []
+    dist.barrier()
+    start = time.monotonic()
+    if dist.get_rank() == 0:  # holds the first and the last stage
+        arguments: dict[str, Any] = {"target": targets.flatten(0, 1), "losses": losses}
+        schedule.step(inputs.flatten(0, 1), **arguments)
+    else:
+        schedule.step()
+    seconds = time.monotonic() - start
+    return [value.item() for value in losses], gradients(stages), seconds

@@ -1,0 +1,98 @@
+"""One step of a pipeline on processes of this machine: all stages in, all gradients out.
+
+Starting the processes costs seconds, so one `Ranks` runs as many steps as one likes. How they are
+started, watched over and ended is in `processes`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from dsnotes.training.dualpipe import worker
+from dsnotes.training.dualpipe.actions import Schedule
+from dsnotes.training.dualpipe.processes import Processes
+from dsnotes.training.dualpipe.runtime import Loss, RankResult, check_batch
+from dsnotes.training.dualpipe.sharing import tied
+from dsnotes.training.dualpipe.timeline import Durations, Timeline
+
+
+@dataclass(frozen=True)
+class Run:
+    """One step of all ranks."""
+
+    loss: float  # mean over micro-batches
+    gradients: dict[str, Tensor]  # by "stage.parameter", as those of nn.Sequential(*stages)
+    trace: Timeline  # when each action really ran, in seconds
+    ranks: tuple[RankResult, ...]
+
+
+class Ranks(Processes):
+    """`num_ranks` processes that run steps of a pipeline; arguments and errors as for `Processes`.
+
+    >>> with Ranks(4) as ranks:
+    ...     run = ranks.step(schedule, stages, inputs, targets, loss=F.mse_loss,
+    ...                      hidden_shape=(2, 16, 64))
+    >>> run.loss, run.trace.bubble_fraction
+    """
+
+    def step(
+        self,
+        schedule: Schedule,
+        stages: Sequence[nn.Module],
+        inputs: Shaped[Tensor, "m *batch"],
+        targets: Shaped[Tensor, "m *target"],
+        *,
+        loss: Loss,
+        hidden_shape: Sequence[int],
+        pace: Durations | None = None,
+        timeout: float = 60.0,
+    ) -> Run:
+        """Run one step of `schedule`; arguments as for `Pipeline`, but `stages` are all stages.
+
+        The modules given are copied to their ranks and stay as they are. Raises ValueError when
+        stages or micro-batches are not as many as the schedule has, or `loss` is a module with
+        trained weights, RankError when the step does not end within `timeout` seconds; besides
+        what `call` raises.
+        """
+        if len(stages) != schedule.num_stages:
+            raise ValueError(f"stages must be {schedule.num_stages} modules, got {len(stages)}")
+        check_batch(schedule, inputs=inputs, targets=targets)
+        if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
+            raise ValueError("loss must have no trained weights: they belong into the last stage")
+        ties = tied(stages)
+        options = {"loss": loss, "hidden_shape": tuple(hidden_shape), "pace": pace,
+                   "device": self.device, "ties": ties, "timeout": 2 * timeout}  # fmt: skip
+        jobs = []
+        for rank in range(schedule.num_ranks):
+            held = {stage: stages[stage] for stage in schedule.stages_of(rank)}
+            jobs.append((schedule, held, inputs, targets, options))
+        results: list[RankResult] = self.call(worker.step, jobs, timeout=timeout)
+        losses = {m: value for result in results for m, value in result.losses.items()}
+        aliases = {name for names in ties for name in names[1:]}
+        gradients = {
+            name: gradient
+            for result in results
+            for name, gradient in result.gradients.items()
+            if name not in aliases
+        }
+        trace = Timeline(schedule, tuple(result.events for result in results))
+        return Run(sum(losses.values()) / len(losses), gradients, trace, tuple(results))
+
+
+def run(
+    schedule: Schedule,
+    stages: Sequence[nn.Module],
+    inputs: Shaped[Tensor, "m *batch"],
+    targets: Shaped[Tensor, "m *target"],
+    **options: Any,
+) -> Run:
+    """Start the ranks, run one step, end them; keyword arguments as for `Ranks.step`.
+
+    >>> run(dualpipe(2, 4), stages, inputs, targets, loss=F.mse_loss, hidden_shape=(2, 8)).loss
+    1.25
+    """
+    with Ranks(schedule.num_ranks) as ranks:
+        return ranks.step(schedule, stages, inputs, targets, **options)

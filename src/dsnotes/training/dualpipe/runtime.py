@@ -1,0 +1,246 @@
+"""One rank of a pipeline: runs its actions on real tensors and exchanges them with other ranks.
+
+Before an action it waits for the inputs, afterwards it sends the result on. Any schedule runs, on
+anything that has initialised `torch.distributed`: torchrun (see `__main__`), or `launch` for the
+processes of one machine.
+
+Source
+    V3 (arXiv 2412.19437) §3.2.1; the backward is cut in two by `split`, messages are in `channels`
+
+Departures
+    An overlapped pair runs forward, then backward: without all-to-all there is nothing to hide.
+    (The released code does the same unless a module brings its own overlapped version.)
+    Gradients of what several ranks hold (the two copies of a stage in DualPipe, a parameter that
+    two stages share) are summed at the end of a step; the released code leaves that to the caller.
+    The loss is the mean over micro-batches: every backward is seeded with 1/m.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Shaped
+from torch import Tensor, nn
+
+from dsnotes.training.dualpipe.actions import Action, Kind, Pair, Schedule
+from dsnotes.training.dualpipe.channels import Channels
+from dsnotes.training.dualpipe.sharing import SharedParameters, Ties, groups, named_parameters
+from dsnotes.training.dualpipe.split import WeightQueue
+from dsnotes.training.dualpipe.timeline import Durations, Event
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+_LONGEST = 1e6  # seconds
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """What one rank has after a step."""
+
+    losses: dict[int, float]  # by micro-batch, on ranks that hold the last stage
+    gradients: dict[str, Tensor]  # by "stage.parameter", its first name on this rank
+    events: tuple[Event, ...]  # in seconds since the first rank was ready, on one machine's clock
+
+
+class Pipeline:
+    """This rank's part of a pipeline; `torch.distributed` must be initialised on all ranks.
+
+    `stages` holds the modules of `schedule.stages_of(rank)`, each mapping one tensor to one tensor;
+    between stages all have `hidden_shape` and `dtype`. `loss(output, target)` gives a scalar.
+    `ties` names the parameters that stages share, as `sharing.tied(all_stages)` finds them.
+    `pace` makes every action last at least that many seconds, so that a real run shows its schedule
+    also where ranks share a processor. `timeout` is for one message, in seconds; `on_wait` is told
+    the rank waited for, and None afterwards.
+    Raises ValueError for stages or a number of ranks that do not fit the schedule, and for a
+    timeout that is none.
+
+        >>> pipeline = Pipeline(schedule, {0: first, 3: last}, loss=F.mse_loss, hidden_shape=(2, 8))
+        >>> pipeline.step(inputs, targets).losses  # all ranks call it
+        {0: 1.25, 1: 0.75, ...}
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        stages: Mapping[int, nn.Module],
+        *,
+        loss: Loss,
+        hidden_shape: Sequence[int],
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        ties: Ties = (),
+        pace: Durations | None = None,
+        timeout: float = 60.0,
+        on_wait: Callable[[int | None], None] = lambda peer: None,
+    ) -> None:
+        check_seconds("timeout", timeout)
+        rank, world = dist.get_rank(), dist.get_world_size()
+        if world != schedule.num_ranks:
+            raise ValueError(f"schedule is for {schedule.num_ranks} ranks, there are {world}")
+        if tuple(sorted(stages)) != schedule.stages_of(rank):
+            raise ValueError(
+                f"stages must be those of rank {rank}, {schedule.stages_of(rank)}, "
+                f"got {tuple(sorted(stages))}"
+            )
+        self.stages = {index: stage.to(device) for index, stage in stages.items()}
+        self._schedule, self._actions = schedule, schedule.actions[rank]
+        self._loss, self._hidden_shape, self._pace = loss, torch.Size(hidden_shape), pace
+        self._dtype, self._device = dtype, torch.device(device)
+        self._channels = Channels(
+            schedule, shape=hidden_shape, dtype=dtype, device=self._device, timeout=timeout,
+            groups=groups(schedule, ties), on_wait=on_wait,
+        )  # fmt: skip
+        self._shared = SharedParameters(schedule, self.stages, ties)
+        # Between forward and backward of (stage, micro-batch), or until its weight backward:
+        self._inputs_outputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._weights: dict[tuple[int, int], WeightQueue] = {}
+
+    def step(
+        self, inputs: Shaped[Tensor, "m *batch"], targets: Shaped[Tensor, "m *target"]
+    ) -> RankResult:
+        """Run all actions of this rank; afterwards every parameter has its gradient in `.grad`.
+
+        Parameters that are frozen or were not used have none. Input and target of micro-batch i
+        are inputs[i] and targets[i]; a rank uses what it needs.
+        Raises ValueError for another number of micro-batches than scheduled, a stage output that
+        is not of `hidden_shape`, a stage that passes no gradient to the one before, and a loss
+        that is no scalar; PeerLostError when another rank does not answer in time.
+        """
+        check_batch(self._schedule, inputs=inputs, targets=targets)
+        for stage in self.stages.values():
+            stage.zero_grad()
+        losses: dict[int, Tensor] = {}
+        origin = self._channels.start()
+        events = []
+        for action in self._actions:
+            received = [self._channels.receive(part) for part in action.parts]
+            start = time.monotonic()
+            results = []
+            for part, x in zip(action.parts, received, strict=True):
+                if part.kind is Kind.FORWARD:
+                    x = inputs[part.micro_batch].to(self._device) if x is None else x
+                    results.append(self._forward(part, x, targets, losses))
+                else:
+                    results.append(self._backward(part, x))
+            self._keep_pace(action, start)
+            events.append(Event(action, start - origin, time.monotonic() - origin))
+            for part, result in zip(action.parts, results, strict=True):
+                if result is not None:
+                    self._channels.send(part, result)
+        self._channels.finish()
+        self._shared.sum_gradients(self._channels.sum)
+        values = {micro_batch: loss.item() for micro_batch, loss in losses.items()}
+        return RankResult(values, gradients(self.stages), tuple(events))
+
+    def close(self) -> None:
+        """Give back the process groups; all ranks call it."""
+        self._channels.close()
+
+    def _forward(
+        self, part: Action, x: Tensor, targets: Tensor, losses: dict[int, Tensor]
+    ) -> Tensor | None:
+        """The output of the stage, or None after the last one."""
+        key = part.stage, part.micro_batch
+        if part.stage:
+            x.requires_grad_()
+        queue = WeightQueue()
+        with queue.record():
+            y: Tensor = self.stages[part.stage](x)
+        self._weights[key] = queue
+        if part.stage and not y.requires_grad:
+            raise _cuts_the_graph(part.stage)
+        if part.stage == self._schedule.num_stages - 1:
+            loss = self._loss(y, targets[part.micro_batch].to(self._device))
+            if loss.numel() != 1 or loss.requires_grad != y.requires_grad:
+                raise ValueError(
+                    "loss must return one number that depends on the output of the last stage and "
+                    f"has a gradient, got shape {tuple(loss.shape)}, requires_grad "
+                    f"{loss.requires_grad}"
+                )
+            losses[part.micro_batch] = loss.detach()
+            self._inputs_outputs[key] = x, loss / self._schedule.num_micro_batches
+            return None
+        if y.shape != self._hidden_shape or y.dtype != self._dtype:
+            raise ValueError(
+                f"stage {part.stage} must return {tuple(self._hidden_shape)} {self._dtype} "
+                f"(hidden_shape, dtype), got {tuple(y.shape)} {y.dtype}"
+            )
+        self._inputs_outputs[key] = x, y
+        return y.detach()
+
+    def _backward(self, part: Action, grad: Tensor | None) -> Tensor | None:
+        """The gradient of the stage's input; None for weights only and before the first stage."""
+        key = part.stage, part.micro_batch
+        x_grad = None
+        if part.kind is not Kind.BACKWARD_WEIGHT:
+            x, y = self._inputs_outputs.pop(key)
+            if y.requires_grad:  # not where a first stage has nothing to train
+                self._weights[key].backward(y, grad)  # None where y is the loss
+            x_grad = x.grad if part.stage else None
+            if part.stage and x_grad is None:
+                raise _cuts_the_graph(part.stage)
+        if part.kind is not Kind.BACKWARD_INPUT:
+            self._weights.pop(key).flush()
+        return x_grad
+
+    def _keep_pace(self, action: Action | Pair, start: float) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        if self._pace is not None:
+            time.sleep(max(0.0, start + self._pace.of(action) - time.monotonic()))
+
+
+def _cuts_the_graph(stage: int) -> ValueError:
+    return ValueError(
+        f"stage {stage} passes no gradient to stage {stage - 1}: its output must depend on its "
+        "input, without detach() or no_grad() in between"
+    )
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a time to wait, in seconds."""
+    if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
+        raise ValueError(f"{name} must be seconds above 0, at most {_LONGEST:g}, got {value!r}")
+
+
+def check_batch(schedule: Schedule, **tensors: Tensor) -> None:
+    """Raise ValueError or TypeError unless all `tensors` have the micro-batches of `schedule`."""
+    for name, value in tensors.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}")
+        if value.shape[:1] != (schedule.num_micro_batches,):
+            raise ValueError(
+                f"{name} must have {schedule.num_micro_batches} micro-batches as first dimension, "
+                f"got shape {tuple(value.shape)}"
+            )
+
+
+def gradients(stages: Mapping[int, nn.Module]) -> dict[str, Tensor]:
+    """The gradients of all parameters that have one, by "stage.parameter", each once."""
+    parameters = named_parameters(stages).items()
+    return {name: p.grad for name, p in parameters if p.grad is not None}
+
+
+def one_process(
+    stages: Sequence[nn.Module],
+    inputs: Shaped[Tensor, "m *batch"],
+    targets: Shaped[Tensor, "m *target"],
+    *,
+    loss: Loss,
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean loss and gradients of the same step without a pipeline, to compare with.
+
+    >>> value, reference = one_process(stages, inputs, targets, loss=F.mse_loss)
+    """
+    for stage in stages:
+        stage.zero_grad()
+    total = 0.0
+    for x, target in zip(inputs, targets, strict=True):
+        for stage in stages:
+            x = stage(x)
+        value = loss(x, target) / len(inputs)
+        if value.requires_grad:  # not where nothing is trained
+            value.backward()
+        total += value.item()
+    return total, gradients(dict(enumerate(stages)))

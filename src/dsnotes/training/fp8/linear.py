@@ -1,0 +1,237 @@
+"""Linear layers whose three matrix products take FP8 inputs, with master weights in FP32.
+
+Forward, input gradient and weight gradient quantise their operands in groups that run along the
+axis they sum over, so that a scale is constant for 128 terms: the partial sum of these is
+multiplied by both scales and added up in FP32.
+
+Sources
+    V3 (arXiv 2412.19437) section 3.3.1, figure 6   Fprop, Dgrad, Wgrad in FP8 and what stays out
+    section 3.3.2, figure 7     1x128 tiles for activations, 128x128 blocks for weights
+    section 3.3.3, 3.5.2        what is cached, E5M6 before o_proj, 128x1 tiles for Wgrad
+    appendix B.2                128x128 blocks for activation gradients: `Recipe(dgrad_group=BLOCK)`
+
+Departures
+    - A weight is quantised at every call, not once per optimizer step: same numbers, more work.
+    - The SwiGLU output is cached like any other input, in FP8; V3 caches the inputs of SwiGLU and
+      recomputes its output.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dsnotes.checks.arguments import check_fields, checked
+from dsnotes.checks.numeric import at_least, channels
+from dsnotes.training.fp8.formats import (
+    BLOCK,
+    E4M3,
+    E5M6,
+    TILE,
+    TOKEN_TILE,
+    Format,
+    Group,
+    Quantized,
+    dequantize,
+    quantize,
+)
+from dsnotes.training.fp8.gemm import PROMOTION, gemm
+
+# The linear layers that V3 runs in FP8: those with a weight_scale_inv in the checkpoint. Not FP8:
+# embed_tokens, lm_head, mlp.gate, all norms, eh_proj of a multi-token prediction module.
+QUANTIZED_LINEARS = (
+    "q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj",
+    "gate_proj", "up_proj", "down_proj",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How one linear layer quantises; the defaults are those of V3 for all but o_proj."""
+
+    dgrad_group: Group = TILE  # of the output gradient, in Dgrad
+    gradient_format: Format = E4M3  # of the output gradient, in Dgrad and Wgrad
+    cache_format: Format = E4M3  # of the input kept for Wgrad; in E5M6 with power-of-two scales
+    power_of_two: bool = False  # all scales 2^k (UE8M0, as in V3.1)
+    output_dtype: torch.dtype | None = torch.bfloat16  # rounding of output and input gradient
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if self.dgrad_group[1] not in (PROMOTION, None):
+            raise ValueError(
+                f"dgrad_group must span {PROMOTION} channels, the axis that Dgrad sums over, or "
+                f"all of them, got {self.dgrad_group}"
+            )
+
+
+V3_RECIPE = Recipe()
+
+
+class _Fp8Linear(torch.autograd.Function):
+    """Y = X W^T with X (T, K), W (N, K); every operand of the three products is quantised."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, recipe: Recipe) -> Tensor:
+        ctx.recipe, pow2 = recipe, recipe.power_of_two
+        x_q = quantize(x, group=TILE, power_of_two=pow2)
+        w_q = quantize(weight, group=BLOCK, power_of_two=pow2)
+        cached = x_q
+        if recipe.cache_format != E4M3:
+            cached = quantize(x, group=TILE, fmt=recipe.cache_format, power_of_two=True)
+        ctx.save_for_backward(cached.data, cached.scale_inv, w_q.data, w_q.scale_inv)
+        return gemm(x_q, w_q, out_dtype=recipe.output_dtype or x.dtype).to(x.dtype)  # Fprop
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        if torch.is_grad_enabled():  # create_graph: rounding would be left out of the second one
+            raise RuntimeError("Fp8Linear has no gradient of a gradient: its steps are rounded")
+        recipe, pow2, dy = ctx.recipe, ctx.recipe.power_of_two, grads[0]
+        x_data, x_scale, w_data, w_scale = ctx.saved_tensors
+        dx = dw = None
+        if ctx.needs_input_grad[0]:  # Dgrad: dX = dY W sums over the N channels of dY
+            fmt = recipe.gradient_format
+            dy_q = quantize(dy, group=recipe.dgrad_group, fmt=fmt, power_of_two=pow2)
+            w_t = Quantized(w_data, w_scale, BLOCK).T
+            dx = gemm(dy_q, w_t, out_dtype=recipe.output_dtype or dy.dtype).to(dy.dtype)
+        if ctx.needs_input_grad[1]:  # Wgrad: dW = dY^T X sums over the T tokens
+            fmt = recipe.gradient_format
+            dy_q = quantize(dy, group=TOKEN_TILE, fmt=fmt, power_of_two=pow2)
+            x = dequantize(Quantized(x_data, x_scale, TILE))  # its tiles run along the wrong axis
+            dw = gemm(dy_q.T, quantize(x, group=TOKEN_TILE, power_of_two=pow2).T)
+        return dx, dw, None
+
+
+class Fp8Linear(nn.Linear):
+    """`nn.Linear` without bias, computed in FP8; `weight` and its gradient stay FP32.
+
+    Raises TypeError when the master weight was cast to a narrower dtype, RuntimeError in a backward
+    pass that shall be differentiated again.
+
+        >>> Fp8Linear(300, 40)(torch.randn(2, 5, 300)).shape
+        torch.Size([2, 5, 40])
+    """
+
+    @checked
+    def __init__(
+        self, in_features: int, out_features: int, *, recipe: Recipe = V3_RECIPE, device: Any = None
+    ) -> None:
+        at_least(1, in_features=in_features, out_features=out_features)
+        super().__init__(in_features, out_features, bias=False, device=device, dtype=torch.float32)
+        self.recipe = recipe
+
+    @checked
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Map (..., in_features) to (..., out_features), same dtype."""
+        if self.weight.dtype != torch.float32:
+            raise TypeError(f"weight must be float32, the master copy, got {self.weight.dtype}")
+        if input.shape[-1] != self.in_features:
+            raise ValueError(
+                f"input must be (..., {self.in_features}), got shape {tuple(input.shape)}"
+            )
+        x = input.reshape(-1, self.in_features)
+        y: Tensor = _Fp8Linear.apply(x, self.weight, self.recipe)
+        return y.view(*input.shape[:-1], self.out_features)
+
+
+class Bf16Linear(nn.Linear):
+    """The baseline: operands and results of the same products in BF16, the weight gradient in FP32.
+
+    Computed in FP32 on numbers rounded to BF16, so that it is as fast where BF16 is slow.
+    """
+
+    @checked
+    def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
+        """Map (..., in_features) to (..., out_features), float32 numbers that fit in BF16."""
+        channels(self.in_features, input=input)
+        weight = self.weight + (self.weight.bfloat16().float() - self.weight).detach()
+        y: Tensor = _RoundBothWays.apply(F.linear(_RoundBothWays.apply(input.float()), weight))
+        return y
+
+
+class _RoundBothWays(torch.autograd.Function):
+    """To BF16 and back, the value in forward and its gradient in backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.bfloat16().float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        return grads[0].bfloat16().float()
+
+
+@checked
+def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]:
+    """Replace in place the linear layers that V3 runs in FP8 and none else; returns their names.
+
+    The weights are shared, not copied. `o_proj` gets the recipe with an E5M6 cache (V3 section
+    3.3.3). With `recipe=None` the same layers become `Bf16Linear`. Raises TypeError when such a
+    layer has a bias or a weight that is not float32.
+
+        >>> len(convert(DeepSeek(TINY)))
+        120
+    """
+    converted: list[str] = []
+    for path, module in list(model.named_modules()):
+        parent, _, name = path.rpartition(".")
+        if name not in QUANTIZED_LINEARS or not isinstance(module, nn.Linear):
+            continue
+        if module.bias is not None or module.weight.dtype != torch.float32:
+            raise TypeError(
+                f"{path} must be a float32 linear layer without bias, got {module.weight.dtype} "
+                f"and bias {module.bias is not None}"
+            )
+        sizes = module.in_features, module.out_features
+        layer: nn.Linear
+        if recipe is None:
+            layer = Bf16Linear(*sizes, bias=False, device="meta")
+        elif name == "o_proj":
+            o_proj_recipe = dataclasses.replace(recipe, cache_format=E5M6)
+            layer = Fp8Linear(*sizes, recipe=o_proj_recipe, device="meta")
+        else:
+            layer = Fp8Linear(*sizes, recipe=recipe, device="meta")
+        layer.weight = module.weight
+        setattr(model.get_submodule(parent), name, layer)
+        converted.append(path)
+    return converted
+
+
+@checked
+def bytes_per_parameter(recipe: str) -> dict[str, float]:
+    """What one trained parameter costs in training memory, item by item; the sum is the total.
+
+    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for all else, to compare with
+    (gradients in BF16 would save 2 bytes). "fp32": everything in FP32, so that the master weight is
+    the weight itself. Without sharding: ZeRO-1 divides master weight and moments by the number of
+    data-parallel ranks.
+    Raises ValueError for any other recipe.
+
+        >>> sum(bytes_per_parameter("v3").values())
+        13.000244140625
+    """
+    fp8_weight = 1 + 4 / 128**2  # and its share of the FP32 scale of a block
+    items = {
+        "v3": {"weight": fp8_weight, "master": 4.0, "gradient": 4.0, "moments": 2 * 2.0},
+        "bf16": {"weight": 2.0, "master": 4.0, "gradient": 4.0, "moments": 2 * 4.0},
+        "fp32": {"weight": 4.0, "master": 0.0, "gradient": 4.0, "moments": 2 * 4.0},
+    }
+    if recipe not in items:
+        raise ValueError(f"recipe must be one of {tuple(items)}, got {recipe!r}")
+    return items[recipe]
+
+
+@checked
+def bytes_per_cached_element(fmt: Format | None, *, power_of_two: bool = False) -> float:
+    """What one element of a cached linear input costs, in 1x128 tiles; None stands for BF16.
+
+    A scale takes 4 bytes, or 1 as UE8M0.
+
+        >>> bytes_per_cached_element(E4M3), bytes_per_cached_element(E5M6, power_of_two=True)
+        (1.03125, 1.5078125)
+    """
+    if fmt is None:
+        return 2.0
+    return fmt.bits / 8 + (1 if power_of_two else 4) / 128

@@ -1,0 +1,50 @@
+"""Counts against the published sizes and against the table of the released checkpoint."""
+
+import dataclasses
+
+import pytest
+
+from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V2_LITE, DEEPSEEK_V3, TINY, Config
+from dsnotes.model import counts
+
+
+def test_one_layer_of_v3_by_part() -> None:
+    assert counts.attention(DEEPSEEK_V3) == 187_107_328
+    assert counts.swiglu(7168, 18432) == 396_361_728
+    assert counts.swiglu(7168, 2048) == 44_040_192
+    assert counts.router(DEEPSEEK_V3) == 1_835_008 + 256
+    moe = counts.moe_layer(DEEPSEEK_V3)
+    assert (moe.total, moe.activated) == (11_320_164_608, 398_196_992)
+
+
+@pytest.mark.parametrize(
+    ("config", "total", "activated"),
+    [
+        (DEEPSEEK_V3, 671_026_419_200, 36_625_618_432),
+        (DEEPSEEK_V2, 235_741_434_880, 20_851_512_320),
+        (DEEPSEEK_V2_LITE, 15_706_484_224, 2_451_435_008),
+    ],
+)
+def test_published_sizes(config: Config, total: int, activated: int) -> None:
+    parts = counts.breakdown(config)
+    assert sum(p.total for p in parts) == total
+    assert sum(p.activated for p in parts) == activated
+
+
+def test_parts_of_v3() -> None:
+    parts = {p.name: p.total for p in counts.breakdown(DEEPSEEK_V3)}
+    assert parts["routed experts"] == 653_908_770_816
+    assert parts["attention"] == 11_413_547_008
+    assert parts["embedding"] == parts["output head"] == 926_679_040
+
+
+def test_released_files_hold_the_mtp_module_with_duplicates() -> None:
+    assert counts.mtp_module(DEEPSEEK_V3) == 11_610_068_224
+    assert counts.released_stored(DEEPSEEK_V3) == 684_489_845_504
+
+
+def test_a_model_without_experts_in_use_activates_everything() -> None:
+    dense = dataclasses.replace(TINY, first_k_dense_replace=TINY.num_hidden_layers)
+    parts = counts.breakdown(dense)
+    embedding = parts[0].total
+    assert sum(p.activated for p in parts) == sum(p.total for p in parts) - embedding

@@ -1,0 +1,280 @@
+"""rl: what is learned and what not, where groups give no signal, scores, and a run that learns."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.rl import r1_zero, shellgame
+from dsnotes.rl.grpo import VARIANTS
+from dsnotes.rl.presets import GPU, LAPTOP, SETTINGS, new_model
+from dsnotes.rl.r1_zero import base_step, evaluate, grpo_step, rejection_sample, supervised_step
+from dsnotes.rl.reward import accuracy_reward, language_reward
+from dsnotes.rl.shellgame import NO_THOUGHT, SYMBOLS, decode, encode, is_held_out
+from dsnotes.training.learner import Learner, train
+
+SMALL = replace(
+    LAPTOP,
+    config=replace(LAPTOP.config, hidden_size=32, n_routed_experts=4, initializer_range=0.1),
+    swaps=2,
+    base_lengths=(1.0, 1.0, 1.0),
+    base_steps=120,
+    base_batch=64,
+    rl_steps=40,
+    prompts=8,
+    group_size=8,
+    rl_learning_rate=3e-3,
+)
+
+
+def learner(steps: int = 10, rate: float = 1e-3) -> Learner:
+    return Learner(new_model(SMALL, seed=0), steps=steps, learning_rate=rate)
+
+
+def parrot(
+    monkeypatch: pytest.MonkeyPatch, answer: Callable[[list[int], int], str], *, samples: int
+) -> DeepSeek:
+    """A model whose completion number n of a problem is `answer(prompt, n)`."""
+    model = new_model(SMALL, seed=0)
+
+    def generate(prompts: Tensor, *, max_new_tokens: int, **options: object) -> Tensor:
+        rows = torch.full((len(prompts), max_new_tokens), shellgame.END_ANSWER)
+        for i, prompt in enumerate(prompts.tolist()):
+            said = encode(answer(prompt, i % samples))
+            rows[i, : len(said)] = torch.tensor(said)
+        return rows
+
+    monkeypatch.setattr(model, "generate", generate)
+    return model
+
+
+def solve(prompt: list[int]) -> str:
+    """The right final position, read from the prompt alone."""
+    ball, *swaps, _ = (SYMBOLS[token] for token in prompt[: SMALL.swaps + 2])
+    for swap in swaps:
+        a, b = swap.split("-")
+        ball = {a: b, b: a}.get(ball, ball)
+    return ball
+
+
+# Supervised training
+
+
+def test_prompt_and_padding_are_not_learned() -> None:
+    """The loss is the mean of -log p over the tokens of the completion, one by one."""
+    drawn = shellgame.problems(4, swaps=2, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(1)
+    text = shellgame.completions(drawn, lengths=SMALL.base_lengths, generator=g)
+    assert (text == shellgame.PAD).any()
+    run = learner()
+    terms = []
+    for prompt, row in zip(drawn.prompts.tolist(), text.tolist(), strict=True):
+        logits = run.model(torch.tensor([prompt + row]))[0].log_softmax(-1)
+        for i, token in enumerate(row):
+            if token != shellgame.PAD:
+                terms.append(-logits[len(prompt) + i - 1, token])
+    found = supervised_step(run, drawn.prompts, text)["loss"]
+    assert found == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+
+
+# GRPO
+
+
+def gradients(run: Learner) -> Tensor:
+    found = [p.grad.flatten() for p in run.model.parameters() if p.grad is not None]
+    return torch.cat(found)
+
+
+def test_equal_rewards_give_no_gradient() -> None:
+    run = learner()
+    grpo_step(run, SMALL, reward=lambda texts, answer, **columns: [0.7] * len(texts))
+    assert not gradients(run).any()
+
+
+def test_the_loss_is_zero_and_the_gradient_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    loss = r1_zero.grpo_loss
+
+    def recorded(*a, **k):
+        losses.append(loss(*a, **k))
+        return losses[-1]
+
+    monkeypatch.setattr(r1_zero, "grpo_loss", recorded)
+    run = learner()
+    grpo_step(run, SMALL, reward=lambda texts, **columns: [float(len(t) % 2) for t in texts])
+    assert abs(losses[0].item()) < 1e-6
+    assert gradients(run).abs().max() > 1e-4
+
+
+def test_columns_and_texts_belong_together() -> None:
+    """Every text is scored with the answer of its own problem, the prefix included in the text."""
+    seen: list[tuple[list[str], list[str]]] = []
+
+    def reward(texts: list[str], answer: list[str], **columns: Any) -> list[float]:
+        seen.append((texts, answer))
+        return [0.0] * len(texts)
+
+    run = learner()
+    grpo_step(run, SMALL, reward=reward, prefix=NO_THOUGHT)
+    ((texts, answers),) = seen
+    drawn = shellgame.problems(8, swaps=2, generator=torch.Generator().manual_seed(0))
+    assert answers == [a for a in drawn.answers for _ in range(8)]
+    assert all(text.startswith("<think>\n</think>\n<answer>") for text in texts)
+
+
+def test_training_problems_are_never_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    draw = shellgame.problems
+    monkeypatch.setattr(
+        shellgame, "problems", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
+    )
+    run = learner()
+    base_step(run, SMALL)
+    grpo_step(run, SMALL)
+    assert not any(any(is_held_out(d.prompts)) for d in drawn)
+    evaluate(run.model, SMALL, problems=5, samples=2)
+    assert len(drawn) == 3
+    assert all(is_held_out(drawn[-1].prompts))
+
+
+def test_a_variant_with_a_reference_is_refused() -> None:
+    with pytest.raises(ValueError, match="ref_log_probs must be given"):
+        grpo_step(learner(), SMALL, variant=VARIANTS["deepseekmath"])
+
+
+def test_a_rewarded_habit_spreads() -> None:
+    """The base writes half of its steps in Chinese and half in English; only Chinese is rewarded.
+
+    (That accuracy rises takes longer: the notebook and the recorded runs show it.)
+    """
+    run = Learner(new_model(SMALL, seed=0), steps=60, learning_rate=1e-2)
+    train(run, lambda r: base_step(r, SMALL, script="mixed"), progress=False)
+
+    def chinese(texts: list[str], **columns: Any) -> list[float]:
+        return language_reward(texts, language=["zh"] * len(texts))
+
+    tuned = Learner(run.model, steps=30, learning_rate=3e-3)
+    history = train(tuned, lambda r: grpo_step(r, SMALL, reward=chinese), progress=False)
+    assert history[0]["reward"] < 0.5
+    assert history[-1]["reward"] > 0.9
+
+
+# Scores
+
+
+def test_pass_at_1_is_a_mean_and_majority_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 5 samples, 3 right: pass@1 0.6, majority 1. Two right against three others: 0.4, and 1."""
+
+    def first(prompt: list[int], n: int) -> str:
+        said = solve(prompt) if n < 3 else "5" if solve(prompt) != "5" else "1"
+        return f"<think> 1 </think> <answer> {said} </answer>"
+
+    result = evaluate(parrot(monkeypatch, first, samples=5), SMALL, problems=20, samples=5)
+    assert result.pass_at_1 == pytest.approx(0.6)
+    assert (result.majority, result.format, result.length) == (1.0, 1.0, 6.0)
+
+    def second(prompt: list[int], n: int) -> str:
+        wrong = [c for c in "12345" if c != solve(prompt)]
+        said = solve(prompt) if n >= 3 else wrong[n]
+        return f"<think> </think> <answer> {said} </answer>"
+
+    result = evaluate(parrot(monkeypatch, second, samples=5), SMALL, problems=20, samples=5)
+    assert result.pass_at_1 == pytest.approx(0.4)
+    assert (result.majority, result.format) == (1.0, 0.0)  # nothing thought: not the template
+
+
+def test_completions_without_an_answer_do_not_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(prompt: list[int], n: int) -> str:
+        if n == 0:
+            return f"<think> 1 </think> <answer> {solve(prompt)} </answer>"
+        return "<think> 1 <think> 1 </answer>"
+
+    result = evaluate(parrot(monkeypatch, answer, samples=4), SMALL, problems=20, samples=4)
+    assert result.pass_at_1 == pytest.approx(0.25)
+    assert result.majority == 1.0
+
+
+def test_rejection_sampling_keeps_what_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(prompt: list[int], n: int) -> str:
+        said = solve(prompt) if n % 2 else "1"
+        return f"<think> 1 </think> <answer> {said} </answer>"
+
+    model = parrot(monkeypatch, answer, samples=4)
+    prompts, completions = rejection_sample(
+        model, SMALL, problems=30, samples=4, keep=accuracy_reward
+    )
+    assert len(prompts) >= 60
+    for prompt, row in zip(prompts.tolist(), completions.tolist(), strict=True):
+        assert decode(row).split("\n")[4] == solve(prompt)
+    with pytest.raises(ValueError, match="keep must pass at least one of 8 completions, got none"):
+        rejection_sample(
+            model, SMALL, problems=4, samples=2, keep=lambda texts, **c: [0.5] * len(texts)
+        )
+
+
+# Settings
+
+
+def test_settings_hold_the_longest_completion_and_fit_the_model() -> None:
+    assert {"laptop": LAPTOP, "gpu": GPU} == SETTINGS
+    for setting in SETTINGS.values():
+        assert len(setting.base_lengths) == setting.swaps + 1
+        prompt, thought = setting.swaps + 2, setting.swaps + 5
+        assert setting.max_new_tokens >= thought
+        assert prompt + setting.max_new_tokens <= setting.config.max_position_embeddings
+        assert setting.config.vocab_size == shellgame.VOCAB_SIZE
+
+
+def test_the_setting_for_a_gpu_runs_on_a_cpu_too() -> None:
+    """Its model and its lengths, with next to no data."""
+    setting = replace(GPU, device="cpu", base_batch=4, prompts=2, group_size=2)
+    run = Learner(new_model(setting, seed=0), steps=2, learning_rate=1e-4)
+    assert base_step(run, setting)["loss"] > 0
+    assert grpo_step(run, setting)["length"] > 0
+    assert run.step == 2
+
+
+# Recorded runs
+
+RUNS = Path(__file__).parents[2] / "book" / "data" / "runs"
+
+
+@pytest.mark.parametrize(("name", "seeds"), [("grpo", 9), ("r1", 3)])
+def test_records_are_of_this_setting(name: str, seeds: int) -> None:
+    """Who changes the setting must run the experiments again."""
+    record = json.loads((RUNS / f"{name}.json").read_text("utf-8"))
+    assert record["setting"] == json.loads(json.dumps(asdict(LAPTOP)))
+    assert {run["seed"] for run in record["runs"]} == set(range(seeds))
+    parameters = sum(p.numel() for p in new_model(LAPTOP, seed=0).parameters())
+    found = record["parameters"] if name == "grpo" else record["runs"][0]["parameters"]["base"]
+    assert found == parameters
+
+
+def test_the_record_of_a_gpu_is_of_its_setting() -> None:
+    record = json.loads((RUNS / "grpo_gpu.json").read_text("utf-8"))
+    assert record["setting"] == json.loads(json.dumps(asdict(GPU)))
+    assert record["parameters"] == sum(
+        p.numel() for p in new_model(replace(GPU, device="cpu"), seed=0).parameters()
+    )
+    ends = sorted(run["after"]["pass_at_1"] for run in record["runs"])
+    assert ends[0] < 0.9 < 0.99 < ends[1]  # as the page says: two learned it, one fell back
+
+
+def test_recorded_accuracy_rises_on_every_seed_and_in_no_control() -> None:
+    record = json.loads((RUNS / "grpo.json").read_text("utf-8"))
+    ends = {
+        (run["variant"], run["seed"]): (run["before"]["pass_at_1"], run["after"]["pass_at_1"])
+        for run in record["runs"]
+    }
+    for seed in range(9):
+        before, after = ends["zero", seed]
+        assert before < 0.3
+        assert after > 0.9
+    for control in ("forbidden", "random", "more_text", "chance"):
+        assert max(ends[control, seed][1] for seed in range(3)) < 0.3
