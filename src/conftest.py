@@ -1,0 +1,24 @@
+"""What the examples in docstrings find ready: a small model, some tokens, and the usual names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _names(
+    doctest_namespace: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same numbers on every run, in an empty folder."""
+    import torch
+    import torch.nn.functional as F
+
+    from dsnotes.config import DEEPSEEK_V3, TINY
+    from dsnotes.model.deepseek import DeepSeek
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    doctest_namespace.update(torch=torch, F=F, TINY=TINY, DEEPSEEK_V3=DEEPSEEK_V3)
+    doctest_namespace.update(model=DeepSeek(TINY), tokens=torch.randint(TINY.vocab_size, (2, 16)))
