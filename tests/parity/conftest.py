@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,6 +11,8 @@ from torch import Tensor
 
 from dsnotes.config import Config
 from dsnotes.model.deepseek import DeepSeek
+
+from .wide import WideTorch
 
 Twins = tuple[DeepSeek, Any]
 
@@ -29,7 +30,7 @@ def twins(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Twins]:
     def build(config: Config, *, dtype: torch.dtype = torch.float32) -> Twins:
         if dtype == torch.float64:
             for module in (modeling_deepseek_v3, modeling_rope_utils):
-                monkeypatch.setattr(module, "torch", _WideTorch("torch"))
+                monkeypatch.setattr(module, "torch", WideTorch("torch"))
         ours = DeepSeek(config)
         with torch.no_grad():
             for name, tensor in ours.state_dict().items():
@@ -44,13 +45,6 @@ def twins(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Twins]:
         return ours.to(dtype), theirs.to(dtype)
 
     return build
-
-
-class _WideTorch(ModuleType):
-    float32 = float = torch.float64
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
 
 
 def _peer_config(config: Config) -> Any:

@@ -15,6 +15,8 @@ from torch import Tensor
 from dsnotes.config import TINY, Config
 from dsnotes.model.moe import MoE
 
+from .wide import WideTorch
+
 BASE = replace(TINY, n_group=1, topk_group=1, routed_scaling_factor=1.0)
 GROUPS = replace(BASE, n_routed_experts=32, n_group=8, topk_group=3, num_experts_per_tok=6)
 V2 = replace(GROUPS, scoring_func="softmax", norm_topk_prob=False, n_shared_experts=2)
@@ -44,15 +46,6 @@ CASES = {  # configuration, standard deviation and mean of the biases
     "v2-lite, greedy": (replace(V2, topk_method="greedy", n_group=1, topk_group=1), 0.0, 0.0),
 }
 BOUNDS = {torch.float32: 1e-5, torch.float64: 1e-10}
-
-
-class _WideTorch(ModuleType):
-    """`torch` for the peer's module, with float64 where its gate asks for float32."""
-
-    float32 = torch.float64
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
 
 
 def peer_module(config: Config) -> ModuleType:
@@ -126,7 +119,7 @@ def test_block_agrees(
     default = "grouped_mm" if dtype == torch.float32 else "eager"
     theirs = peer_block(config, experts_implementation=default).to(dtype)
     if dtype == torch.float64:
-        monkeypatch.setattr(peer_module(config), "torch", _WideTorch("torch"))
+        monkeypatch.setattr(peer_module(config), "torch", WideTorch("torch"))
     weights = in_peer_layout(ours, lambda p: p.detach())
     weights |= {f"gate.{name}": tensor for name, tensor in ours.gate.named_buffers()}
     theirs.load_state_dict(weights)
