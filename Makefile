@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
-BUILD  := $(BIN)/python tools/book.py -W -n --keep-going
+BUILD  := $(BIN)/python website/book.py -W -n --keep-going
 # A page does not know on which notebooks, modules and settings it depends, so all are written again,
 # unless nothing but the text of pages has changed since the last good build.
 BUILT  := _build/.built
 ADDRESS = $(BOOK_URL) $(BOOK_REPO_URL)
-CHANGED = find book notebooks src *.* Makefile -name __pycache__ -prune -o -type f -newer $(BUILT) \
-          ! -path 'book/*.md' ! -name '*.md' -print -quit
+CHANGED = find book notebooks src website *.* Makefile \( -name __pycache__ -o -path website/tests \) -prune \
+          -o -type f -newer $(BUILT) ! -path 'book/*.md' ! -name '*.md' -print -quit
 PORT   ?= 8000
 
 # Python 3.11 reads the path of this folder in the encoding of the locale, and "C" knows only ASCII.
@@ -40,23 +40,23 @@ test: $(READY)  ## run all tests of the library and the repository
 	$(BIN)/python -m pytest
 
 check-site: book  ## test the built book in a browser (needs Chromium)
-	$(BIN)/python -m pytest sitetests
+	$(BIN)/python -m pytest website/tests/browser
 
 lighthouse: book  ## score every kind of page with Lighthouse (needs Chromium and Node)
-	$(BIN)/python tools/lighthouse.py
+	$(BIN)/python website/lighthouse.py
 
 lint: $(READY)  ## check code, types, notebooks and Chinese copy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/nbstripout --keep-id --verify notebooks/*.ipynb
-	$(BIN)/python tools/lint_zh.py
+	$(BIN)/python website/lint_zh.py
 
 format: $(READY)  ## rewrite code, notebooks and Chinese copy in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
-	$(BIN)/python tools/lint_zh.py --fix
+	$(BIN)/python website/lint_zh.py --fix
 
 bench: $(READY)  ## measure side by side with peers; table on screen, JSON in _build/bench.json
 	$(BIN)/python -m benchmarks.run --json _build/bench.json
@@ -65,19 +65,19 @@ experiments: $(READY)  ## run the long experiments again (writes book/data/runs/
 	for script in experiments/*.py; do $(BIN)/python $$script || exit 1; done
 
 serve: book  ## serve the built book on http://127.0.0.1:PORT (default 8000)
-	$(BIN)/python tools/serve.py --port $(PORT)
+	$(BIN)/python website/serve.py --port $(PORT)
 
 live: book  ## serve the book with live code: edit and run the cells in the page
-	$(BIN)/python tools/live.py --port $(PORT)
+	$(BIN)/python website/live.py --port $(PORT)
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --ip=127.0.0.1 --allow-root notebooks
 
 pdf: book  ## print the book to dist/dsnotes.pdf (needs Chromium)
-	$(BIN)/python tools/pdf.py
+	$(BIN)/python website/pdf.py
 
 zip: book  ## pack the built book for reading offline into dist/dsnotes-html.zip
-	$(BIN)/python tools/zip.py
+	$(BIN)/python website/zip.py
 
 wheel: $(READY)  ## build the wheel of the library into dist/
 	$(BIN)/python -m build --wheel

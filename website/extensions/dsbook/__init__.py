@@ -1,0 +1,35 @@
+"""The extensions of the book, as one: each module below is explained at its top.
+
+A module can also stand alone: `extensions = ["dsbook.katexmath"]`.
+"""
+
+from __future__ import annotations
+
+PARTS = (
+    "anchors",
+    "bundle",
+    "cachekey",
+    "citethis",
+    "codelink",
+    "csvtables",
+    "darkfigures",
+    "draft",
+    "eqindex",
+    "gbt7714",
+    "htmlpolish",
+    "katexmath",
+    "kernels",
+    "nbfigure",
+    "papers",
+    "permalinks",
+    "pipelinelab",
+    "repo",
+    "runtimes",
+    "zhsearch",
+)
+
+
+def setup(app):
+    for part in PARTS:
+        app.setup_extension(f"{__name__}.{part}")
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
