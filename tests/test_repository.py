@@ -197,6 +197,24 @@ def test_every_command_of_make_that_is_named_exists(path: Path) -> None:
         assert {"book", "test"} <= named
 
 
+def tree_in(text: str) -> list[str]:
+    """The paths of a drawn tree: a folder at the margin, what lies in it behind a branch."""
+    paths, folder = [], ""
+    for block in re.findall(r"^```text\n(.*?)^```", text, re.M | re.S):
+        for branch, name in re.findall(r"^([├└]── )?([\w./]+) ", block, re.M):
+            folder = folder if branch else name
+            paths.append(folder + name if branch else name)
+    return paths
+
+
+@pytest.mark.parametrize("room", ["", "book/", "src/dsnotes/"])
+def test_every_folder_has_its_line_in_the_tree(room: str) -> None:
+    made = re.compile(r"[._].*|build|dist|.*\.egg-info")
+    found = {f"{room}{p.name}/" for p in (ROOT / room).iterdir()
+             if p.is_dir() and not made.fullmatch(p.name)}  # fmt: skip
+    assert found - {"src/"} <= set(tree_in(GUIDES[0].read_text("utf8")))
+
+
 @pytest.mark.parametrize("path", GUIDES, ids=lambda p: p.name)
 def test_every_path_that_is_named_exists(path: Path) -> None:
     """`<name>` stands for any name; what is made by a command need not be there."""
@@ -204,6 +222,14 @@ def test_every_path_that_is_named_exists(path: Path) -> None:
     named = {span for span in code_in(path) if re.fullmatch(r"[\w.<>/-]+", span)}
     named = {span for span in named if "/" in span or span.endswith(SUFFIXES)}
     named |= set(re.findall(r"\]\((?!https?:)([^)#]+)", text))
+    named |= set(tree_in(text))
     assert len(named) > 10
     patterns = {span: re.sub(r"<[^>]+>", "*", span) for span in named if not span.startswith(MADE)}
     assert [span for span, glob in patterns.items() if not any(ROOT.glob(glob))] == []
+
+
+def test_what_the_readme_runs_prints_what_it_says() -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```", GUIDES[0].read_text("utf8"), re.M | re.S)
+    said = re.findall(r"^print\(.*\)  # (.*)$", code, re.M)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == said != [], done.stderr
