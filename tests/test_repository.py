@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
@@ -156,6 +157,16 @@ def test_container_for_development_makes_the_environment() -> None:
     assert "chromium" in given["onCreateCommand"]
     assert "fonts-noto-cjk" in given["onCreateCommand"]
     assert given["postCreateCommand"] == "make .venv/.installed"
+
+
+def test_the_binder_button_finds_an_environment() -> None:
+    folder = ROOT / "binder"
+    assert (folder / "runtime.txt").read_text("utf8").strip().removeprefix("python-") in promised()
+    asked = (folder / "requirements.txt").read_text("utf8").splitlines()
+    assert "--editable ." in asked
+    assert "--constraint ../constraints.txt" in asked
+    peers = {canonicalize_name(line) for line in asked if not line.startswith(("#", "-"))}
+    assert peers <= {canonicalize_name(name) for name in PINS}
 
 
 # --- what the guides name exists ---
