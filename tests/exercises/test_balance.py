@@ -1,8 +1,6 @@
 """The exercises of the section on balancing: biases moved step by step, loads counted."""
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,23 +18,17 @@ from dsnotes.model.deepseek import DeepSeek
 from dsnotes.training.loop import moe_layers, train
 from dsnotes.training.texts import batches
 
-PAGE = (Path(__file__).parents[2] / "book" / "model" / "balance.md").read_text("utf8")
-
-
-def part(kind: str, number: int) -> str:
-    """The text of an exercise or of its solution on the page, up to the next of either."""
-    start = PAGE.index(f":label: {'ex' if kind == 'exercise' else 'sol'}-balance-{number}\n")
-    return re.split(r"`{3,}\{(?:exercise|solution)\}|^## ", PAGE[start:], flags=re.MULTILINE)[0]
+from .page import exercise, solution
 
 
 def test_balance_1() -> None:
     load, gamma = [10, 2, 4, 8], 0.001
     bias = torch.tensor([0, 0.001, -0.001, 0], dtype=torch.float64)
     update_bias(bias, torch.tensor(load), gamma=gamma)
-    assert "$(10,2,4,8)$" in part("exercise", 1)
+    assert "$(10,2,4,8)$" in exercise("balance-1")
     assert bias.tolist() == pytest.approx([-0.001, 0.002, 0, -0.001], abs=1e-9)
-    assert r"$(-0.001,\,0.002,\,0,\,-0.001)$" in part("solution", 1)
-    assert f"{max_vio(torch.tensor(load)).item():.3f}" in part("solution", 1)
+    assert r"$(-0.001,\,0.002,\,0,\,-0.001)$" in solution("balance-1")
+    assert f"{max_vio(torch.tensor(load)).item():.3f}" in solution("balance-1")
 
 
 def test_balance_2() -> None:
@@ -45,7 +37,7 @@ def test_balance_2() -> None:
     same = torch.arange(k).expand(1000, k)
     worst = max_vio(expert_load(same, n_routed_experts=DEEPSEEK_V3.n_routed_experts))
     assert worst == 31
-    assert "$256/8-1=31$" in part("solution", 2)
+    assert "$256/8-1=31$" in solution("balance-2")
 
     def time(violation: int) -> int:
         """Of a layer whose experts got 100 tokens each on average; in hundredths of that."""
@@ -53,7 +45,7 @@ def test_balance_2() -> None:
         assert max_vio(load).item() == pytest.approx(violation / 100)
         return int(load.max())
 
-    assert rf"$1.72/1.04\approx{time(72) / time(4):.2f}$" in part("solution", 2)
+    assert rf"$1.72/1.04\approx{time(72) / time(4):.2f}$" in solution("balance-2")
 
 
 def test_balance_3() -> None:
@@ -65,10 +57,10 @@ def test_balance_3() -> None:
             update_bias(bias, torch.tensor([0, 1]), gamma=gamma)
             steps += 1
         assert steps == answer
-        assert f"{answer} 步" in part("solution", 3)
+        assert f"{answer} 步" in solution("balance-3")
     at_least = 14.3e12 / (15360 * 4096)
     assert 0.001 * at_least > 1  # farther than affinities can differ
-    assert r"$15360\times4096$" in part("solution", 3)
+    assert r"$15360\times4096$" in solution("balance-3")
 
 
 class Gate(nn.Module):
@@ -88,7 +80,7 @@ def test_balance_4() -> None:
     assert each.tolist() == pytest.approx([0.2, -0.2])
     assert gate.e_score_correction_bias.tolist() == pytest.approx([-0.1, 0.1])
     for shown in ("$(+0.2,-0.2)$", "$(-0.1,+0.1)$"):
-        assert shown in part("solution", 4)
+        assert shown in solution("balance-4")
 
 
 def test_balance_5() -> None:
@@ -114,7 +106,7 @@ def test_balance_5() -> None:
     small = last("proportional", 0.01)
     assert floor * 0.8 < small < last("sign", 0.01)
     assert last("proportional", 1.0) > 3 * small
-    assert "不再摆动" in part("solution", 5)
+    assert "不再摆动" in solution("balance-5")
 
 
 def test_balance_6() -> None:
@@ -143,4 +135,4 @@ def test_balance_6() -> None:
         return max_vio(torch.stack([expert_load(p, n_routed_experts=16) for p in picks])).mean()
 
     assert random_floor(128).item() == pytest.approx(0.43, abs=0.03)
-    assert "128 个 token 均匀随机选" in part("solution", 6)
+    assert "128 个 token 均匀随机选" in solution("balance-6")

@@ -1,7 +1,6 @@
 """The exercises of book/training/dualpipe.md, solved by running the schedules."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -10,11 +9,7 @@ from dsnotes.training.dualpipe.actions import Action, Kind, Pair, Schedule
 from dsnotes.training.dualpipe.schedule import SCHEDULES, dualpipe, dualpipev, one_f_one_b
 from dsnotes.training.dualpipe.timeline import Durations, simulate
 
-PAGE = (Path(__file__).parents[2] / "book" / "training" / "dualpipe.md").read_text("utf-8")
-
-
-def solution(number: int) -> str:
-    return PAGE.split(f"```{{solution}} ex-dualpipe-{number}\n")[1].split("```")[0]
+from .page import solution
 
 
 def test_dualpipe_1() -> None:
@@ -23,7 +18,7 @@ def test_dualpipe_1() -> None:
     idle = {name: max(timeline.idle) for name, timeline in found.items()}
     assert (idle["1F1B"], idle["ZB1P"], idle["DualPipe"]) == (45, 15, 10.5)
     for term in ("15\\times3=45", "15\\times1=15", "=10.5"):
-        assert term in solution(1)
+        assert term in solution("dualpipe-1")
     assert found["DualPipe"].makespan < found["ZB1P"].makespan - 20  # pairs are shorter too
 
 
@@ -37,11 +32,11 @@ def test_dualpipe_2() -> None:
     lengths = [found["one"], *found.groups()[2:]]
     counts = [len(part.split()) // len(s.split()) for part, s in zip(lengths, steps, strict=True)]
     assert "、".join(map(str, counts)) == "2、3、1、5、1、3、1、3"
-    assert "2、3、1、5、1、3、1、3" in solution(2)
+    assert "2、3、1、5、1、3、1、3" in solution("dualpipe-2")
     assert sum(isinstance(a, Pair) for a in rank_2) == 11
     assert sum(isinstance(a, Pair) for a in rank_3) == 11
-    assert "$2\\times5+1=11$" in solution(2)
-    assert "$2\\times6-1=11$" in solution(2)
+    assert "$2\\times5+1=11$" in solution("dualpipe-2")
+    assert "$2\\times6-1=11$" in solution("dualpipe-2")
 
 
 def test_dualpipe_3() -> None:
@@ -56,7 +51,7 @@ def test_dualpipe_3() -> None:
             assert (dual > zb) is larger
     at_325 = Durations(1, 1, 1, 3.25)  # what the interactive figure can be set to
     assert max(simulate(dualpipe(8, 20), at_325).idle) == 7.25
-    assert "3+\\frac1{PP-3}" in solution(3)
+    assert "3+\\frac1{PP-3}" in solution("dualpipe-3")
 
 
 def test_dualpipe_4() -> None:
@@ -79,7 +74,7 @@ def test_dualpipe_5() -> None:
     assert set(narrow.idle) == {14}
     assert (narrow.parameters[0], max(narrow.peak_activations)) == (2, 17)
     for part in ("=15$", "$2\\times\\frac12=1$", "=16.5$", "14、2、17"):
-        assert part in solution(5)
+        assert part in solution("dualpipe-5")
 
 
 def test_dualpipe_6() -> None:
@@ -93,4 +88,4 @@ def test_dualpipe_6() -> None:
     assert max(gpipe.idle) == max(usual.idle) == 21
     assert (max(gpipe.peak_activations), max(usual.peak_activations)) == (20, 8)
     for part in ("空等同样是 21", "激活值却是 20 份", "1F1B 是 8 份"):
-        assert part in solution(6)
+        assert part in solution("dualpipe-6")

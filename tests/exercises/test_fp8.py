@@ -1,7 +1,5 @@
 """The exercises of book/training/fp8.md, solved by casting, counting and adding up."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -24,18 +22,14 @@ from dsnotes.training.fp8.gemm import (
 )
 from dsnotes.training.fp8.linear import bytes_per_cached_element
 
-PAGE = (Path(__file__).parents[2] / "book" / "training" / "fp8.md").read_text("utf-8")
-
-
-def solution(number: int) -> str:
-    return PAGE.split(f"```{{solution}} ex-fp8-{number}\n")[1].split("```")[0]
+from .page import solution
 
 
 def test_fp8_1() -> None:
     value, following = decode(torch.tensor([0b0_1010_101, 0b0_1010_110])).tolist()
     assert (value, following, cast(torch.tensor(13.4)).item()) == (13, 14, 13)
-    assert "=13$。下一个是 14" in solution(1)
-    assert "13.4 舍入到 13" in solution(1)
+    assert "=13$。下一个是 14" in solution("fp8-1")
+    assert "13.4 舍入到 13" in solution("fp8-1")
 
 
 def test_fp8_2() -> None:
@@ -46,7 +40,7 @@ def test_fp8_2() -> None:
     assert normal[kept == 0].abs().max() <= threshold < normal[kept != 0].abs().min()
     share = (kept == 0).float().mean().item()
     assert share == pytest.approx(torch.erf(torch.tensor(threshold / 2**0.5)).item(), abs=2e-3)
-    assert "$2^{-10}$，乘比例 $30000/448$" in solution(2)
+    assert "$2^{-10}$，乘比例 $30000/448$" in solution("fp8-2")
 
 
 def test_fp8_3() -> None:
@@ -58,7 +52,7 @@ def test_fp8_3() -> None:
     block = quantize(torch.randn(256, 256), group=(128, 128))
     assert block.scale_inv.nbytes / block.data.numel() == pytest.approx(0.00024, abs=5e-6)
     for part in ("3.125\\%", "0.78\\%", "0.024\\%"):
-        assert part in solution(3)
+        assert part in solution("fp8-3")
 
 
 def test_fp8_4() -> None:
@@ -72,7 +66,7 @@ def test_fp8_4() -> None:
     with pytest.raises(ValueError, match="must share a scale along 128 columns"):
         gemm(dy.T, across.T)
     assert (across.data.float() != down.data.float()).any()  # so keeping both doubles the codes
-    assert "28,672" in solution(4)
+    assert "28,672" in solution("fp8-4")
 
 
 @pytest.mark.parametrize(

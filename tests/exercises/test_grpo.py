@@ -3,7 +3,6 @@
 import itertools
 import math
 import statistics
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +10,7 @@ import torch
 from dsnotes.rl.grpo import group_advantages, grpo_loss
 from dsnotes.rl.objective import clipped_surrogate, k3
 
-PAGE = (Path(__file__).parents[2] / "book" / "rl" / "grpo.md").read_text("utf8")
-
-
-def solution(number: int) -> str:
-    return PAGE.split(f"```{{solution}} ex-grpo-{number}\n")[1].split("```")[0]
+from .page import solution
 
 
 def test_grpo_1() -> None:
@@ -25,7 +20,7 @@ def test_grpo_1() -> None:
         assert advantages[0].item() == pytest.approx(right, abs=5e-4)
         assert advantages[-1].item() == pytest.approx(wrong, abs=5e-4)
         for stated in (right, wrong):
-            assert str(stated).replace("-", "−") in solution(1).replace("-", "−")
+            assert str(stated).replace("-", "−") in solution("grpo-1").replace("-", "−")
 
 
 def test_grpo_2() -> None:
@@ -37,8 +32,8 @@ def test_grpo_2() -> None:
         objective = clipped_surrogate(ratio, torch.tensor([-1.0]), clip_low=width, clip_high=width)
         (gradient,) = torch.autograd.grad(objective.sum(), ratio)
         assert (objective.item(), gradient.item()) == pytest.approx((value, slope))
-    assert "$\\rho=0.5$ 时 −0.8、斜率 0；1.5 时 −1.5、斜率 −1" in solution(2)
-    assert "−0.5 与 −1.5，斜率都是 −1" in solution(2)
+    assert "$\\rho=0.5$ 时 −0.8、斜率 0；1.5 时 −1.5、斜率 −1" in solution("grpo-2")
+    assert "−0.5 与 −1.5，斜率都是 −1" in solution("grpo-2")
 
 
 def test_grpo_3() -> None:
@@ -53,7 +48,7 @@ def test_grpo_3() -> None:
         (gradient,) = torch.autograd.grad(-loss, log_probs)
         assert gradient[:, 0].tolist() == pytest.approx([short, long])
     for stated in (r"$-1/(2\times50)$ 与 $-1/(2\times500)$", "都是 $-1/550$", "都是 $-1/2000$"):
-        assert stated in solution(3)
+        assert stated in solution("grpo-3")
 
 
 def test_grpo_4() -> None:
@@ -74,8 +69,8 @@ def test_grpo_5() -> None:
         others = rewards[:i] + rewards[i + 1 :]
         shrunk = 4 / 3 * (reward - statistics.mean(rewards))
         assert shrunk == pytest.approx(reward - statistics.mean(others))
-    assert r"=\frac{G}{G-1}(r_i-\operatorname{mean})" in solution(5)
-    assert r"$\frac{G-1}G$ 倍" in solution(5)
+    assert r"=\frac{G}{G-1}(r_i-\operatorname{mean})" in solution("grpo-5")
+    assert r"$\frac{G-1}G$ 倍" in solution("grpo-5")
 
     logits = torch.tensor([0.5, -0.2, 0.1], dtype=torch.float64, requires_grad=True)
     value = torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)

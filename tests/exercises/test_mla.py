@@ -3,7 +3,6 @@
 import math
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,14 +14,7 @@ from dsnotes.model.cache import LatentCache
 from dsnotes.model.mla import MLA
 from dsnotes.model.rope import rope_frequencies, rope_rotation, softmax_scale, yarn_range
 
-PAGE = (Path(__file__).parents[2] / "book" / "model" / "mla.md").read_text("utf8")
-
-
-def solution(number: int) -> str:
-    """The text of a solution on the page."""
-    found = re.search(rf"```{{solution}} ex-mla-{number}\n(.*?)\n```", PAGE, re.DOTALL)
-    assert found, number
-    return found[1]
+from .page import solution
 
 
 def on_meta(config: Config) -> MLA:
@@ -46,8 +38,8 @@ def test_mla_1() -> None:
     assert 2 * lite == 31_104
     assert heads_cached(DEEPSEEK_V2_LITE) / lite == pytest.approx(4096 / 576)
     assert round(4096 / 576, 2) == 7.11
-    assert r"576\times27\times2=" in solution(1)
-    assert r"4096/576" in solution(1)
+    assert r"576\times27\times2=" in solution("mla-1")
+    assert r"4096/576" in solution("mla-1")
 
 
 def test_mla_2() -> None:
@@ -88,8 +80,8 @@ def test_mla_3() -> None:
         assert cost(new, absorb=True) < cost(new, absorb=False)
     for new in (171, 4096):
         assert cost(new, absorb=True) > cost(new, absorb=False)
-    assert "少于 171 个" in solution(3)
-    assert "98{,}304" in solution(3)
+    assert "少于 171 个" in solution("mla-3")
+    assert "98{,}304" in solution("mla-3")
     assert 128 * (1088 - 320) == 98_304
 
 
@@ -123,7 +115,7 @@ def test_mla_5() -> None:
         assert config.rope_scaling is not None
         assert yarn_range(config.rope_scaling, dim=64, base=10000.0) == bounds == (10, 23)
     assert (plain / rope_frequencies(ten))[-1].item() == pytest.approx(10)
-    mscale = float(re.findall(r"approx([\d.]+)", solution(5))[0])
+    mscale = float(re.findall(r"approx([\d.]+)", solution("mla-5"))[0])
     assert softmax_scale(ten) == pytest.approx(mscale**2 / math.sqrt(192), rel=1e-3)
     assert mscale == pytest.approx(0.1 * math.log(10) + 1, abs=5e-4)
 

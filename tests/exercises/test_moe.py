@@ -2,9 +2,7 @@
 
 import itertools
 import math
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,14 +15,7 @@ from dsnotes.model.moe import Gate, MoE, segment
 from dsnotes.training.loop import evaluate, moe_layers, train
 from dsnotes.training.texts import batches
 
-PAGE = (Path(__file__).parents[2] / "book" / "model" / "moe.md").read_text("utf8")
-
-
-def solution(number: int) -> str:
-    """The text of a solution on the page."""
-    found = re.search(rf"```{{solution}} ex-moe-{number}\n(.*?)\n```", PAGE, re.DOTALL)
-    assert found, number
-    return found[1]
+from .page import page, solution
 
 
 def test_moe_1() -> None:
@@ -33,13 +24,16 @@ def test_moe_1() -> None:
         weights = MLP(DEEPSEEK_V3.hidden_size, DEEPSEEK_V3.moe_intermediate_size).parameters()
     expert = sum(weight.numel() for weight in weights)
     layers = DEEPSEEK_V3.num_hidden_layers - DEEPSEEK_V3.first_k_dense_replace
-    table = PAGE[PAGE.index(":name: tab-moe-symbols") : PAGE.index("### DeepSeekMoE")]
+    text = page("moe")
+    table = text[text.index(":name: tab-moe-symbols") : text.index("### DeepSeekMoE")]
     for given in ("$d=7168$", "2,048", f"| {layers} |"):
         assert given in table
     activated = 36_625_618_432 + layers * 8 * expert
-    assert f"={activated / 1e9:.2f}$B" in solution(1)
-    assert f"={expert:,}$".replace(",", "{,}") in solution(1)
-    assert f"仍是 {671_026_419_200 / 1e9:.2f}B" in solution(1)  # nothing is stored in addition
+    assert f"={activated / 1e9:.2f}$B" in solution("moe-1")
+    assert f"={expert:,}$".replace(",", "{,}") in solution("moe-1")
+    assert f"仍是 {671_026_419_200 / 1e9:.2f}B" in solution(
+        "moe-1"
+    )  # nothing is stored in addition
 
 
 def test_moe_2() -> None:
@@ -52,8 +46,8 @@ def test_moe_2() -> None:
         indices, weights, _ = gate(torch.tensor([s], dtype=torch.float64).logit())
     assert indices.tolist() == [[5, 15, 13, 4]]
     found = "、".join(f"{w:.3f}" for w in weights[0].tolist())
-    assert "选中 5、15、13、4" in solution(2)
-    assert found in solution(2)
+    assert "选中 5、15、13、4" in solution("moe-2")
+    assert found in solution("moe-2")
 
 
 def test_moe_3() -> None:
@@ -67,8 +61,8 @@ def test_moe_3() -> None:
     by_sigmoid = z.sigmoid() / z.sigmoid().sum()
     assert z.softmax(dim=0).tolist() == pytest.approx([1 / 4, 3 / 4])
     assert by_sigmoid.tolist() == pytest.approx([0.4, 0.6])
-    assert r"softmax 给出 $(1/4,3/4)$" in solution(3)
-    assert "归一得 $(0.4,0.6)$" in solution(3)
+    assert r"softmax 给出 $(1/4,3/4)$" in solution("moe-3")
+    assert "归一得 $(0.4,0.6)$" in solution("moe-3")
 
 
 def test_moe_4() -> None:
@@ -83,7 +77,7 @@ def test_moe_4() -> None:
     chosen = torch.rand(20_000, 256).topk(8).indices // 32
     seen = torch.zeros(20_000, 8).scatter(1, chosen, 1.0).sum(dim=1)
     assert seen.mean().item() == pytest.approx(formula(256, 8, 8), abs=4 * 0.8 / 20_000**0.5)
-    assert "nodes_expected" in solution(4)
+    assert "nodes_expected" in solution("moe-4")
 
 
 def split(whole: MoE, m: int, scale: float) -> MoE:
@@ -151,7 +145,7 @@ def test_moe_5(m: int) -> None:
     assert changed(limited, pieces) > 0.2
     by_the_rule_of_the_paper(pieces.gate)
     assert changed(limited, pieces) == 0
-    text = solution(5)
+    text = solution("moe-5")
     assert "系数要乘 $m$" in text
     assert "前 $mK_r/M$ 个之和" in text
 

@@ -1,10 +1,8 @@
 """The exercises of the section on MTP, solved with the library: perturbed, drawn, counted."""
 
 import math
-import re
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,14 +13,7 @@ from dsnotes.model.mtp import add_modules, mtp_loss, predict
 from dsnotes.model.speculative import verify
 from dsnotes.training.texts import counting_entropy
 
-PAGE = (Path(__file__).parents[2] / "book" / "model" / "mtp.md").read_text("utf8")
-
-
-def solution(number: int) -> str:
-    """The text of a solution on the page."""
-    found = re.search(rf"```{{solution}} ex-mtp-{number}\n(.*?)\n```", PAGE, re.DOTALL)
-    assert found, number
-    return found[1]
+from .page import solution
 
 
 def test_mtp_1() -> None:
@@ -61,8 +52,8 @@ def test_mtp_1() -> None:
     terms = round(T * both) - (T - 1)  # of depth 2: what depth 1 leaves of the sum
     assert terms == 4094
     assert 1 - terms / T == pytest.approx(0.0005, abs=5e-5)
-    assert "t_{3+2}=t_5" in solution(1)
-    assert "4096-2=4094" in solution(1)
+    assert "t_{3+2}=t_5" in solution("mtp-1")
+    assert "4096-2=4094" in solution("mtp-1")
 
 
 def speed(rate: float, step: float) -> float:
@@ -84,7 +75,7 @@ def test_mtp_2() -> None:
         assert speed(rate, 1 + slower) == pytest.approx(1.8, abs=0.005)
     assert speed(0.85, 1.0) == pytest.approx(1.85, abs=0.005)  # the most 1.8 may stand for
     assert speed(0.9, 1.086) == pytest.approx(1.75, abs=0.005)  # the least
-    assert "1.75 到 1.85" in solution(2)
+    assert "1.75 到 1.85" in solution("mtp-2")
 
 
 def test_mtp_3() -> None:
@@ -97,7 +88,7 @@ def test_mtp_3() -> None:
     two, one = (kept + 1).double().mean().item(), (kept.clamp(max=1) + 1).double().mean().item()
     assert two == pytest.approx(1 + 0.85 + 0.85**2, abs=0.005)
     assert two - one == pytest.approx(0.72, abs=0.005)
-    assert "多 0.72 个" in solution(3)
+    assert "多 0.72 个" in solution("mtp-3")
 
 
 def test_mtp_4() -> None:
@@ -110,8 +101,8 @@ def test_mtp_4() -> None:
     assert sum(kept) == Fraction(6, 10)
     assert residual == [Fraction(3, 4), Fraction(1, 4), 0]
     assert [k + (1 - sum(kept)) * r for k, r in zip(kept, residual, strict=True)] == p
-    assert "(0.75,0.25,0)" in solution(4)
-    assert "接受率 0.6" in solution(4)
+    assert "(0.75,0.25,0)" in solution("mtp-4")
+    assert "接受率 0.6" in solution("mtp-4")
 
     n, generator = 200_000, torch.Generator().manual_seed(0)
     places = torch.tensor([[float(x) for x in p]] * 2).expand(n, 2, 3)
@@ -141,4 +132,4 @@ def test_mtp_5() -> None:
     assert saved[1.0] == pytest.approx(0, abs=1e-12)
     assert max(saved, key=lambda jump: saved[jump]) == 0.3
     assert min(saved[0.1], saved[0.3], saved[0.5]) > 0.3
-    assert "中间最大" in solution(5)
+    assert "中间最大" in solution("mtp-5")

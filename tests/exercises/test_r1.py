@@ -1,23 +1,15 @@
 """The exercises of the section on R1, solved from the tables of the paper and by drawing exams."""
 
-import csv
 import math
 import random
 import re
 import statistics
-from pathlib import Path
 
 import pytest
 
-BOOK = Path(__file__).parents[2] / "book"
-DATA = BOOK / "data"
-PAGE = (BOOK / "results" / "r1.md").read_text("utf8")
+from .page import page, rows
+
 QUESTIONS = 30
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    with (DATA / name).open(encoding="utf8") as file:
-        return list(csv.DictReader(file))
 
 
 def aime(model: str) -> float:
@@ -32,9 +24,9 @@ def test_r1_1() -> None:
     apart = aime("DeepSeek-R1") - aime("OpenAI-o1-1217")
     assert apart == pytest.approx(0.6)
     assert apart * answers / 100 == pytest.approx(11.5, abs=0.1)
-    assert f"$100/{QUESTIONS}$" in PAGE
-    assert f"$100/{answers}$" in PAGE
-    assert f"{answers:,} 份里" in PAGE
+    assert f"$100/{QUESTIONS}$" in page("r1")
+    assert f"$100/{answers}$" in page("r1")
+    assert f"{answers:,} 份里" in page("r1")
 
 
 def test_r1_2() -> None:
@@ -55,8 +47,8 @@ def test_r1_2() -> None:
 def test_r1_3() -> None:
     assert 10_400 * 32 * 16 == 5_324_800
     assert 10_400 * 32 / 1.6 == 208_000
-    assert rf"$10\,400\times{32 * 16}$" in PAGE
-    assert r"$10\,400\times32/1.6$" in PAGE
+    assert rf"$10\,400\times{32 * 16}$" in page("r1")
+    assert r"$10\,400\times32/1.6$" in page("r1")
     reasoning = {"Math", "Code", "STEM", "Logic"}
     table = [r for r in rows("r1v2_table4_rl_data.csv") if r["data_type"] in reasoning]
     assert len(table) == 4

@@ -2,7 +2,6 @@
 
 import math
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,25 +16,17 @@ from dsnotes.rl.reward import (
 )
 from dsnotes.rl.reward_model import bradley_terry_loss, preference_probability
 
-PAGE = (Path(__file__).parents[2] / "book" / "rl" / "reward.md").read_text("utf8")
-
-
-def block(kind: str, number: int) -> str:
-    """The text of an exercise or of its solution on the page."""
-    start = r"exercise\}[^\n]*\n:label:" if kind == "exercise" else r"solution\}"
-    found = re.search(rf"(`{{3,}}){{{start} ex-reward-{number}\n(.*?)\n\1", PAGE, re.DOTALL)
-    assert found, (kind, number)
-    return found[2]
+from .page import exercise, page, solution
 
 
 def test_reward_1() -> None:
     """The four completions of the page, scored; their sums are those of the solution."""
-    text = re.search(r"```text\n(.*?)\n```", block("exercise", 1), re.DOTALL)
+    text = re.search(r"```text\n(.*?)\n```", exercise("reward-1"), re.DOTALL)
     assert text
     completions = text[1].splitlines()
     assert len(completions) == 4
     found = weighted_sum([accuracy_reward, format_reward])(completions, answer=["1/2"] * 4)
-    stated = re.search(r"(\d(?:、\d)+)。", block("solution", 1))
+    stated = re.search(r"(\d(?:、\d)+)。", solution("reward-1"))
     assert stated
     assert found == [float(n) for n in stated[1].split("、")]
     assert accuracy_reward(completions, answer=["1/2"] * 4) == [1, 1, 1, 0]
@@ -71,7 +62,7 @@ def test_reward_3() -> None:
     assert probability == pytest.approx(wins, abs=2e-3)
     assert bradley_terry_loss(a, b).item() == pytest.approx(-math.log(wins), abs=3e-3)
     for name in ("probability", "pair_loss"):
-        assert f"reward.ipynb::{name}:" in block("solution", 3)
+        assert f"reward.ipynb::{name}:" in solution("reward-3")
 
 
 def test_reward_4() -> None:
@@ -83,15 +74,15 @@ def test_reward_4() -> None:
         return language_reward([f"<think>{words}{'的' * n}</think>"], language=["zh"])[0]
 
     first = next(n for n in range(200) if share(n) >= 0.9)
-    stated = re.search(r"\$n=(\d+)\$", block("solution", 4))
+    stated = re.search(r"\$n=(\d+)\$", solution("reward-4"))
     assert stated
     assert first == int(stated[1])
 
 
 def test_reward_5() -> None:
     """Both patterns of the solution, what they accept, and the strings that break them."""
-    solution = block("solution", 5)
-    loose, paired = re.search(r"整串匹配 `([^`]+)`.*写成 `([^`]+)`", solution, re.DOTALL).groups()
+    solved = solution("reward-5")
+    loose, paired = re.search(r"整串匹配 `([^`]+)`.*写成 `([^`]+)`", solved, re.DOTALL).groups()
 
     def choice_reward(completion: str, pattern: str, answer: str = "B") -> bool:
         found = re.fullmatch(pattern, final_answer(completion) or "")
@@ -104,12 +95,12 @@ def test_reward_5() -> None:
         assert all(choice_reward(wrap(text), pattern) for text in ("B", "(B)", "B."))
         for text in ("A", "(A)", "A B C D", "AB", "ABCD", "B 或 C", "(A)(B)", "", "b"):
             assert not choice_reward(wrap(text), pattern)
-    broken = re.search(r"写法不对的：`([^`]+)`、`([^`]+)`", solution)
+    broken = re.search(r"写法不对的：`([^`]+)`、`([^`]+)`", solved)
     assert broken
     for text in broken.groups():
         assert choice_reward(wrap(text), loose)
         assert not choice_reward(wrap(text), paired)
-    guess = re.search(r"没有做题的：`([^`]+)`", solution)
+    guess = re.search(r"没有做题的：`([^`]+)`", solved)
     assert guess
     assert choice_reward(guess[1], paired)
     assert format_reward([guess[1]]) == [1.0]
@@ -118,4 +109,4 @@ def test_reward_5() -> None:
 
 
 def test_the_page_has_no_other_exercise() -> None:
-    assert re.findall(r":label: ex-reward-(\d+)", PAGE) == list("12345")
+    assert re.findall(r":label: ex-reward-(\d+)", page("reward")) == list("12345")

@@ -1,19 +1,12 @@
 """The exercises of the section on V3's results, solved from the tables of the report."""
 
-import csv
 import math
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "book" / "results" / "v3.md").read_text("utf8")
+from .page import page, rows
+
 BASES = ["DeepSeek-V2-Base", "Qwen2.5-72B-Base", "LLaMA-3.1-405B-Base", "DeepSeek-V3-Base"]
-
-
-def rows(name: str) -> list[dict[str, str]]:
-    with (ROOT / "book" / "data" / name).open(encoding="utf8") as file:
-        return list(csv.DictReader(file))
 
 
 def behind(row: dict[str, str], model: str, tie: float) -> bool:
@@ -47,8 +40,8 @@ def test_v3_2() -> None:
     # by counting outcomes: at most 2 of 19 fall
     outcomes = 1 + 19 + 19 * 18 // 2
     assert outcomes == 191
-    assert "(171+19+1)/2^{19}" in PAGE
-    assert f"{ups + downs} 格里升" in PAGE
+    assert "(171+19+1)/2^{19}" in page("v3")
+    assert f"{ups + downs} 格里升" in page("v3")
     assert outcomes / 2**19 == pytest.approx(3.6e-4, rel=0.02)
 
 
