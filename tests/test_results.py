@@ -133,18 +133,20 @@ def test_both_versions_agree_on_r1_itself() -> None:
     assert metrics == [("MMLU", "Pass@1", "EM")]
 
 
+ROWS = {  # columns of some tables, and the same benchmark where it is a row
+    "aime2024_pass1": "AIME 2024",
+    "math500_pass1": "MATH-500",
+    "gpqa_diamond_pass1": "GPQA Diamond",
+    "livecodebench_pass1": "LiveCodeBench",
+    "codeforces_rating": "Codeforces & Rating",
+}
+
+
 def test_r1_zero_differs_between_the_versions_in_two_cells() -> None:
     v1, v2 = table("r1_table2_r1zero"), table("r1v2_table3_stages")
-    same = {
-        "aime2024_pass1": "AIME 2024",
-        "math500_pass1": "MATH-500",
-        "gpqa_diamond_pass1": "GPQA Diamond",
-        "livecodebench_pass1": "LiveCodeBench",
-        "codeforces_rating": "Codeforces & Rating",
-    }
     differ = {
         column
-        for column, row in same.items()
+        for column, row in ROWS.items()
         if v1.number("DeepSeek-R1-Zero", column) != v2.number(row, "R1-Zero")
     }
     assert differ == {"aime2024_pass1", "gpqa_diamond_pass1"}
@@ -153,14 +155,7 @@ def test_r1_zero_differs_between_the_versions_in_two_cells() -> None:
 def test_the_same_model_has_the_same_scores_in_the_tables_of_one_version() -> None:
     main, students = table("r1_table4_main"), table("r1_table5_distilled")
     zero, versus = table("r1_table2_r1zero"), table("r1_table6_distill_vs_rl")
-    rows = {
-        "aime2024_pass1": "AIME 2024",
-        "math500_pass1": "MATH-500",
-        "gpqa_diamond_pass1": "GPQA Diamond",
-        "livecodebench_pass1": "LiveCodeBench",
-        "codeforces_rating": "Codeforces & Rating",
-    }
-    for column, row in rows.items():
+    for column, row in ROWS.items():
         for model in ("GPT-4o-0513", "Claude-3.5-Sonnet-1022", "OpenAI-o1-mini"):
             assert students.number(model, column) == main.number(row, model), (model, column)
     for column in zero.columns[1:]:
