@@ -480,7 +480,7 @@ def test_bad_input_is_named() -> None:
 def test_mismatched_shapes_are_named_without_run_time_annotations() -> None:
     """The annotations that tests switch on refuse these first; a reader runs without them."""
     code = (
-        "import torch; from dsnotes import balance; one = torch.tensor([[0]])\n"
+        "import torch; from dsnotes.model import balance; one = torch.tensor([[0]])\n"
         "for call in (\n"
         "    lambda: balance.update_bias(torch.zeros(2), torch.tensor([1]), gamma=0.1),\n"
         "    lambda: balance.sequence_balance_loss(torch.ones(2, 3), num_experts_per_tok=1,\n"

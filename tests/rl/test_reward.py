@@ -298,7 +298,7 @@ def test_wrong_arguments_are_named_without_run_time_annotations() -> None:
         ("arithmetic.evaluate(24)", "expression must be a text, got int"),
         ("arithmetic.evaluate(None)", "expression must be a text, got NoneType"),
     ]
-    code = "from dsnotes import answers, arithmetic, reward\n" + "".join(
+    code = "from dsnotes.rl import answers, arithmetic, reward\n" + "".join(
         f"try: print('accepted', {call})\n"
         "except (ValueError, TypeError) as error: print(str(error).splitlines()[0])\n"
         for call, _ in calls
