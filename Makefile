@@ -62,7 +62,7 @@ bench: $(READY)  ## measure side by side with peers; table on screen, JSON in _b
 	$(BIN)/python -m benchmarks.run --json _build/bench.json
 
 experiments: $(READY)  ## run the long experiments again (writes book/data/runs/)
-	for script in experiments/*.py; do $(BIN)/python $$script || exit 1; done
+	for script in experiments/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
 serve: book  ## serve the built book on http://127.0.0.1:PORT (default 8000)
 	$(BIN)/python website/serve.py --port $(PORT)

@@ -16,29 +16,19 @@ the learning rate a tenth. Two more variants change one of these each: `bias_kep
     python experiments/balance.py --steps 20 --seeds 0 --out /tmp/balance.json
 """
 
-import argparse
-import datetime
-import json
-import os
-import platform
-import statistics
-import sys
-import time
 from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from _record import collect, parser, write
 
-from dsnotes import __version__
 from dsnotes.config import Config
 from dsnotes.model.balance import max_vio
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.training.loop import evaluate, moe_layers, train
 from dsnotes.training.texts import DOMAINS, VOCAB_SIZE, batches, held_out
 
-OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "balance.json"
 CONFIG = Config(
     vocab_size=VOCAB_SIZE,
     hidden_size=96,
@@ -76,7 +66,7 @@ VARIANTS: dict[str, dict[str, float]] = {
 }
 
 
-def run(variant: str, *, seed: int, steps: int) -> dict[str, Any]:
+def run(variant: str, seed: int, *, steps: int) -> dict[str, Any]:
     """Train one model and return its curves, rounded, as plain data."""
     options: dict[str, Any] = dict(VARIANTS[variant])
     end = end_phase(steps)
@@ -89,8 +79,7 @@ def run(variant: str, *, seed: int, steps: int) -> dict[str, Any]:
     model = DeepSeek(CONFIG)
     data = batches(steps=steps, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
     loads, losses, biases = [], [], []
-    trained = train(model, data, **options)
-    for step in tqdm(trained, total=steps, desc=f"{variant}, seed {seed}", leave=False):
+    for step in train(model, data, **options):
         losses.append(step.loss)
         loads.append(step.load)
         if len(losses) % SNAPSHOT_EVERY == 0:
@@ -133,74 +122,28 @@ def numbers(values: torch.Tensor, *, digits: int) -> Any:
     return round(values.item(), digits)
 
 
-def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Per variant [lowest, median, highest] over the seeds; MaxVio_global averaged over layers."""
-    table: dict[str, dict[str, list[float]]] = {}
-    for variant in VARIANTS:
-        mine = [r for r in runs if r["variant"] == variant]
-        columns = {
-            "eval_loss": [r["eval_loss"] for r in mine],
-            "max_vio_batch_before_end": [r["max_vio_batch_before_end"] for r in mine],
-            "max_vio_batch": [r["max_vio_batch"] for r in mine],
-            "max_vio_global": [round(statistics.mean(r["max_vio_global"]), 3) for r in mine],
-        }
-        table[variant] = {
-            name: [min(values), statistics.median(values), max(values)]
-            for name, values in columns.items()
-        }
-    return table
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=250, help="optimizer steps of each run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
-    arguments = parser.parse_args()
+    options = parser(__file__, __doc__, seeds=range(3))
+    options.add_argument("--steps", type=int, default=250, help="optimizer steps of each run")
+    arguments = options.parse_args()
     if arguments.steps < SNAPSHOT_EVERY:
-        parser.error(f"--steps must be at least {SNAPSHOT_EVERY}, got {arguments.steps}")
-    torch.set_num_threads(1)
-    started, cpu_started = time.monotonic(), time.process_time()
-    jobs = [(variant, seed) for seed in arguments.seeds for variant in VARIANTS]
-    runs = []
-    try:
-        for variant, seed in tqdm(jobs, desc="runs"):
-            runs.append(run(variant, seed=seed, steps=arguments.steps))
-            tqdm.write(f"{variant}, seed {seed}: {dict(list(runs[-1].items())[2:6])}")
-    except KeyboardInterrupt:
-        sys.exit("interrupted: nothing written")
-    report = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "minutes": round((time.monotonic() - started) / 60, 1),
-        "cpu_minutes": round((time.process_time() - cpu_started) / 60, 1),
-        "versions": {
-            "dsnotes": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        options.error(f"--steps must be at least {SNAPSHOT_EVERY}, got {arguments.steps}")
+    jobs = [(variant, seed) for variant in VARIANTS for seed in arguments.seeds]
+    settings = {
         "config": asdict(CONFIG),
-        "training": {
-            "steps": arguments.steps,
-            "seeds": arguments.seeds,
-            "batch_size": BATCH_SIZE,
-            "seq_len": SEQ_LEN,
-            "learning_rate": LEARNING_RATE,
-            "end_learning_rate": END_LEARNING_RATE,
-            "end_phase_from_step": end_phase(arguments.steps),
-            "snapshot_every": SNAPSHOT_EVERY,
-            "late_steps": LATE_STEPS,
-        },
+        "steps": arguments.steps,
+        "batch_size": BATCH_SIZE,
+        "seq_len": SEQ_LEN,
+        "learning_rate": LEARNING_RATE,
+        "end_learning_rate": END_LEARNING_RATE,
+        "end_phase_from_step": end_phase(arguments.steps),
+        "snapshot_every": SNAPSHOT_EVERY,
+        "late_steps": LATE_STEPS,
         "variants": VARIANTS,
         "domains": DOMAINS,
-        "summary": summarise(runs),
-        "runs": sorted(runs, key=lambda r: (list(VARIANTS).index(r["variant"]), r["seed"])),
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    # written beside and moved into place, so that an interruption leaves the old file whole
-    unfinished = arguments.out.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(report, separators=(",", ":")) + "\n", encoding="utf-8")
-    os.replace(unfinished, arguments.out)
-    print(f"wrote {arguments.out}")
+    runs = list(collect(partial(run, steps=arguments.steps), jobs))
+    write(arguments.out, script=__file__, settings=settings, runs=runs)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,13 @@ appendix B.2 of V3. What is not a linear layer runs in FP32 in all of them.
 Writes book/data/runs/fp8.json. `python experiments/fp8.py --help` lists the options.
 """
 
-import argparse
 import dataclasses
-import json
-import platform
-import time
+from functools import partial
 from itertools import product
-from pathlib import Path
+from typing import Any
 
 import torch
+from _record import collect, parser, spread, write
 from torch import Tensor, nn
 
 from dsnotes.config import TINY
@@ -40,8 +38,6 @@ from dsnotes.training.fp8.linear import V3_RECIPE, Fp8Linear, Recipe, convert
 from dsnotes.training.loop import evaluate, next_token_loss, train
 from dsnotes.training.texts import batches, held_out
 
-OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "fp8.json"
-
 SMALL = dataclasses.replace(  # wide enough that a row has more than one tile
     TINY,
     hidden_size=256,
@@ -61,7 +57,6 @@ SMALL = dataclasses.replace(  # wide enough that a row has more than one tile
     initializer_range=0.02,
 )
 BATCH_SIZE, SEQ_LEN, LEARNING_RATE, GAMMA = 4, 96, 2e-3, 0.01
-SMOOTHING = 0.9  # of the curves, as in V3 appendix B.1
 
 VARIANTS: dict[str, Recipe | str | None] = {
     "fp32": "as it is",
@@ -124,11 +119,6 @@ def summary(measured: list[dict[str, float]]) -> dict[str, list[float]]:
     return {key: spread([m[key] for m in measured]) for key in measured[0]}
 
 
-def spread(values: list[float]) -> list[float]:
-    """[smallest, mean, largest], to four digits."""
-    return [float(f"{v:.4g}") for v in (min(values), sum(values) / len(values), max(values))]
-
-
 def accumulation() -> list[dict[str, object]]:
     """Three seeds of the sweep over K and N_C."""
     sweep = {"ks": (512, 1024, 4096, 16384), "promote_every": (None, 512, 128, 32)}
@@ -141,9 +131,7 @@ def accumulation() -> list[dict[str, object]]:
     ]
 
 
-def training(
-    variant: str, seed: int, *, steps: int, device: str
-) -> tuple[dict[str, object], nn.Module]:
+def training(variant: str, seed: int, *, steps: int, device: str) -> dict[str, Any]:
     """One run; the start and the batches depend on the seed alone."""
     torch.manual_seed(seed)
     model = DeepSeek(SMALL).to(device)
@@ -152,44 +140,15 @@ def training(
         convert(model, recipe=recipe)
     data = batches(steps=steps, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
     losses = [s.loss for s in train(model, data, learning_rate=LEARNING_RATE, gamma=GAMMA)]
-    run = {
+    run: dict[str, Any] = {
         "variant": variant,
         "seed": seed,
         "held_out": round(evaluate(model, held_out(seq_len=SEQ_LEN)).loss, 5),
         "loss": [round(loss, 4) for loss in losses],
     }
-    print(variant, seed, run["held_out"], flush=True)
-    return run, model
-
-
-def smoothed(losses: list[float]) -> list[float]:
-    value, curve = 0.0, []
-    for number, loss in enumerate(losses, start=1):
-        value = SMOOTHING * value + (1 - SMOOTHING) * loss
-        curve.append(value / (1 - SMOOTHING**number))
-    return curve
-
-
-def gaps(runs: list[dict]) -> list[dict[str, object]]:
-    """(loss - loss of BF16) / loss of BF16, same seed: smoothed over the steps, and held out."""
-    of = {(run["variant"], run["seed"]): run for run in runs}
-    result = []
-    for (variant, seed), run in of.items():
-        base = of["bf16", seed]
-        pairs = zip(smoothed(run["loss"]), smoothed(base["loss"]), strict=True)
-        curve = [(a - b) / b for a, b in pairs]
-        late = curve[len(curve) // 2 :]
-        result.append(
-            {
-                "variant": variant,
-                "seed": seed,
-                "largest": float(f"{max(map(abs, curve)):.3g}"),
-                "largest_in_second_half": float(f"{max(map(abs, late)):.3g}"),
-                "mean_of_second_half": float(f"{sum(late) / len(late):.3g}"),
-                "held_out": float(f"{run['held_out'] / base['held_out'] - 1:.3g}"),
-            }
-        )
-    return result
+    if (variant, seed) == ("fp8", 0):
+        run["real_gradients"] = real_gradients(model, seed, device)
+    return run
 
 
 def real_gradients(model: nn.Module, seed: int, device: str) -> list[dict[str, object]]:
@@ -227,60 +186,35 @@ def real_gradients(model: nn.Module, seed: int, device: str) -> list[dict[str, o
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    start = time.time()
-    cpu_start = time.process_time()
+    options = parser(__file__, __doc__, seeds=range(3))
+    options.add_argument("--steps", type=int, default=120, help="optimizer steps of each run")
+    options.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    arguments = options.parse_args()
+    jobs = [(variant, seed) for seed, variant in product(arguments.seeds, VARIANTS)]
+    run = partial(training, steps=arguments.steps, device=arguments.device)
+    runs = list(collect(run, jobs))
     tables = {
         "outliers": outliers(),
         "unequal_tokens": unequal_tokens(),
         "accumulation": accumulation(),
+        "real_gradients": [row for r in runs for row in r.pop("real_gradients", [])],
     }
-    print(f"tables: {time.process_time() - cpu_start:.0f} s of CPU time", flush=True)
-    runs = []
-    for seed, variant in product(range(args.seeds), VARIANTS):
-        run, model = training(variant, seed, steps=args.steps, device=args.device)
-        runs.append(run)
-        if variant == "fp8" and seed == 0:
-            tables["real_gradients"] = real_gradients(model, seed, args.device)
-    cuda = args.device.startswith("cuda")
-    record = {
-        "settings": {
-            "steps": args.steps,
-            "batch_size": BATCH_SIZE,
-            "seq_len": SEQ_LEN,
-            "learning_rate": LEARNING_RATE,
-            "gamma": GAMMA,
-            "smoothing": SMOOTHING,
-            "parameters": sum(p.numel() for p in model.parameters()),
-        },
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu, one thread",
-        "date": time.strftime("%Y-%m-%d"),
-        "minutes": round((time.time() - start) / 60, 1),
-        "cpu_minutes": round((time.process_time() - cpu_start) / 60, 1),
-        "seeds": list(range(args.seeds)),
-    } | tables
-    record |= {"gaps": gaps(runs), "runs": runs}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(_one_row_a_line(record), encoding="utf-8")
-
-
-def _one_row_a_line(record: dict[str, object]) -> str:
-    """JSON with every row of a table on its own line, for readable differences."""
-    parts = []
-    for key, value in record.items():
-        text = json.dumps(value)
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            text = "[\n  " + ",\n  ".join(json.dumps(row) for row in value) + "\n ]"
-        parts.append(f' "{key}": {text}')
-    return "{\n" + ",\n".join(parts) + "\n}\n"
+    settings = {
+        "steps": arguments.steps,
+        "batch_size": BATCH_SIZE,
+        "seq_len": SEQ_LEN,
+        "learning_rate": LEARNING_RATE,
+        "gamma": GAMMA,
+        "parameters": sum(p.numel() for p in DeepSeek(SMALL).parameters()),
+    }
+    write(
+        arguments.out,
+        script=__file__,
+        settings=settings,
+        runs=runs,
+        tables=tables,
+        device=arguments.device,
+    )
 
 
 if __name__ == "__main__":

@@ -9,14 +9,9 @@ products and a layer against BF16.
 Writes book/data/runs/fp8_gpu.json, in about a minute; without a Hopper GPU it says so and stops.
 """
 
-import argparse
-import json
-import platform
-import time
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
+from _record import parser, spread, write
 from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
@@ -30,7 +25,6 @@ from dsnotes.training.fp8.gemm import (
 )
 from dsnotes.training.fp8.linear import Fp8Linear
 
-OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "fp8_gpu.json"
 KS = (512, 1024, 4096, 16384)
 SEEDS = range(3)
 # With few rows cuBLAS may cut a long sum into parts that several multiprocessors add up, which is
@@ -93,11 +87,6 @@ def accumulation() -> list[dict[str, object]]:
                     row |= {"equal_in_blocks": min(equal_in_blocks)}
                 rows.append(row | {m: spread([e[m] for e in measured]) for m in measured[0]})
     return rows
-
-
-def spread(values: list[float]) -> list[float]:
-    """[smallest, mean, largest], to four digits."""
-    return [float(f"{v:.4g}") for v in (min(values), sum(values) / len(values), max(values))]
 
 
 def codes_of_all_kinds(*, rows: int = 16, k: int = 256) -> tuple[Tensor, Tensor]:
@@ -186,32 +175,25 @@ def speed() -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
-    args = parser.parse_args()
+    arguments = parser(__file__, __doc__).parse_args()
     if not torch.cuda.is_available() or torch.cuda.get_device_capability()[0] != 9:
         print("experiments/fp8_gpu.py needs a Hopper GPU (H100, H200 …); nothing was measured.")
         return
-    start = time.time()
     tables = {
         "speed": speed(),
         "accumulation": accumulation(),
         "models": models(),
         "sample": sample(),
     }
-    record = {
-        "device": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d"),
-        "minutes": round((time.time() - start) / 60, 1),
-        "rows": ROWS,
-        "seeds": len(SEEDS),
-    } | tables
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"wrote {args.out}")
+    settings = {"rows": ROWS}
+    write(
+        arguments.out,
+        script=__file__,
+        settings=settings,
+        tables=tables,
+        seeds=SEEDS,
+        device="cuda",
+    )
 
 
 if __name__ == "__main__":

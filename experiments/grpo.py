@@ -14,14 +14,8 @@ Every variant of a seed starts from the same base model (trained once, in `zero`
     short           GRPO on a base that rarely writes a complete thought
 """
 
-import argparse
 import copy
-import datetime
-import json
-import os
-import platform
 import random
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,17 +24,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
+from _record import collect, parser, write
 
-from dsnotes import __version__
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl.presets import SETTINGS, Setting, new_model
 from dsnotes.rl.r1_zero import Evaluation, base_step, evaluate, grpo_step
 from dsnotes.rl.shellgame import NO_THOUGHT
 from dsnotes.training.learner import Learner, train
 
-OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "grpo.json"
 CONTROLS = ("forbidden", "random", "more_text", "chance", "short")
 EVALUATE_EVERY = 10  # steps, on fewer problems than at the end
 CURVE_PROBLEMS = 100
@@ -128,7 +119,7 @@ def at_random(seed: int) -> Callable[..., list[float]]:
     return reward
 
 
-def run(variant: str, *, setting: Setting, seed: int, folder: Path) -> dict[str, Any]:
+def run(variant: str, seed: int, *, setting: Setting, folder: Path) -> dict[str, Any]:
     """One variant of one seed, from the base on."""
     wall, cpu = time.monotonic(), time.process_time()
     name = "base"
@@ -162,70 +153,32 @@ def run(variant: str, *, setting: Setting, seed: int, folder: Path) -> dict[str,
     return result | {"seconds": {key: round(value, 1) for key, value in seconds.items()}}
 
 
-def summarise(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
-    """Per variant [lowest, median, highest] over the seeds, before and after."""
-    table: dict[str, dict[str, list[float]]] = {}
-    for variant in dict.fromkeys(r["variant"] for r in runs):
-        mine = [r for r in runs if r["variant"] == variant]
-        table[variant] = {
-            f"{column}_{when}": [min(values), statistics.median(values), max(values)]
-            for column in Evaluation._fields
-            for when in ("before", "after")
-            if (values := [r[when][column] for r in mine])
-        }
-    return table
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--setting", choices=SETTINGS, default="laptop")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(9)))
-    parser.add_argument("--control-seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--keep", type=Path, help="folder of checkpoints, to stop and go on")
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser(__file__, __doc__, seeds=range(9))
+    options.add_argument("--setting", choices=SETTINGS, default="laptop")
+    options.add_argument("--control-seeds", type=int, nargs="*", default=[0, 1, 2])
+    options.add_argument("--keep", type=Path, help="folder of checkpoints, to stop and go on")
+    arguments = options.parse_args()
     setting = SETTINGS[arguments.setting]
     jobs = [("zero", seed) for seed in arguments.seeds]
     jobs += [(variant, seed) for seed in arguments.control_seeds for variant in CONTROLS]
-    runs = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for variant, seed in tqdm(jobs, desc="runs"):
-            finished = folder / f"{variant}-{seed}.json"
-            if not finished.exists():
-                result = run(variant, setting=setting, seed=seed, folder=folder)
-                write(finished, result)
-            runs.append(json.loads(finished.read_text("utf-8")))
-            scores = [runs[-1][when]["pass_at_1"] for when in ("before", "after")]
-            tqdm.write(f"{variant}, seed {seed}: {scores[0]:.3f} -> {scores[1]:.3f}")
-    report = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "minutes": round(sum(r["seconds"]["wall"] for r in runs) / 60, 1),
-        "cpu_minutes": round(sum(r["seconds"]["cpu"] for r in runs) / 60, 1),
-        "versions": {
-            "dsnotes": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "device": torch.cuda.get_device_name() if setting.device == "cuda" else setting.device,
-        "setting": asdict(setting),
+        runs = list(collect(partial(run, setting=setting, folder=folder), jobs, keep=folder))
+    settings = {
+        "preset": asdict(setting),
         "parameters": sum(p.numel() for p in new_model(setting, seed=0).parameters()),
         "evaluate_every": EVALUATE_EVERY,
-        "summary": summarise(runs),
-        "runs": runs,
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write(arguments.out, report)
-    print(f"wrote {arguments.out}")
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Written beside and moved into place, so that an interruption leaves the old file whole."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    write(
+        arguments.out,
+        script=__file__,
+        settings=settings,
+        runs=runs,
+        device=setting.device,
+        minutes=sum(r["seconds"]["wall"] for r in runs) / 60,
+        cpu_minutes=sum(r["seconds"]["cpu"] for r in runs) / 60,
+    )
 
 
 if __name__ == "__main__":

@@ -12,24 +12,18 @@ Writes book/data/runs/moe.json; takes about 80 minutes of processor time.
     python experiments/moe.py --device cuda --workers 15     # as recorded
 """
 
-import argparse
 import dataclasses
-import json
-import platform
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from pathlib import Path
+from functools import partial
+from itertools import product
 
 import torch
+from _record import Run, collect, parser, write
 
-from dsnotes.config import TINY, Config
+from dsnotes.config import TINY
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.moe import isolate_shared, segment
 from dsnotes.training.loop import evaluate, train
 from dsnotes.training.texts import batches, held_out
-
-OUT = Path(__file__).parent.parent / "book" / "data" / "runs" / "moe.json"
 
 COARSE = dataclasses.replace(
     TINY,
@@ -56,62 +50,41 @@ VARIANTS = {
 }
 STEPS, BATCH_SIZE, SEQ_LEN = 400, 16, 96
 LEARNING_RATE, GAMMA = 5e-3, 0.01
+LOSS_EVERY = 10
 
 
-def run(variant: str, config: Config, seed: int, device: str) -> dict[str, object]:
+def run(variant: str, seed: int, *, device: str) -> Run:
     """Train one model from a seed and measure it on the held-out text."""
-    torch.set_num_threads(1)
     torch.manual_seed(seed)
-    model = DeepSeek(config).to(device)
+    model = DeepSeek(VARIANTS[variant]).to(device)
     data = batches(steps=STEPS, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
     gamma = 0.0 if variant == "dense" else GAMMA
     steps = list(train(model, data, learning_rate=LEARNING_RATE, gamma=gamma))
-    result = {
+    return {
         "variant": variant,
         "seed": seed,
         "held_out": round(evaluate(model, held_out(seq_len=SEQ_LEN)).loss, 4),
-        "loss": [round(step.loss, 4) for step in steps[::10]],
+        "loss": [round(step.loss, 4) for step in steps[::LOSS_EVERY]],
     }
-    print({k: v for k, v in result.items() if k != "loss"}, flush=True)
-    return result
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--workers", type=int, default=2, help="runs side by side (default: 2)")
-    args = parser.parse_args()
-    start = time.time()
-    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        futures = [
-            pool.submit(run, name, config, seed, args.device)
-            for seed in range(args.seeds)
-            for name, config in VARIANTS.items()
-        ]
-        runs = [future.result() for future in futures]
-    cuda = args.device.startswith("cuda")
-    record = {
-        "settings": {
-            "steps": STEPS,
-            "batch_size": BATCH_SIZE,
-            "seq_len": SEQ_LEN,
-            "learning_rate": LEARNING_RATE,
-            "gamma": GAMMA,
-            "loss_every": 10,
-        },
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "device": torch.cuda.get_device_name() if cuda else "cpu",
-        "workers": args.workers,
-        "date": time.strftime("%Y-%m-%d"),
-        "minutes": round((time.time() - start) / 60, 1),
-        "runs": runs,
+    options = parser(__file__, __doc__, seeds=range(8))
+    options.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    options.add_argument("--workers", type=int, default=2, help="runs side by side (default: 2)")
+    arguments = options.parse_args()
+    jobs = [(variant, seed) for seed, variant in product(arguments.seeds, VARIANTS)]
+    runs = list(collect(partial(run, device=arguments.device), jobs, workers=arguments.workers))
+    settings = {
+        "steps": STEPS,
+        "batch_size": BATCH_SIZE,
+        "seq_len": SEQ_LEN,
+        "learning_rate": LEARNING_RATE,
+        "gamma": GAMMA,
+        "loss_every": LOSS_EVERY,
+        "workers": arguments.workers,
     }
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    lines = ",\n  ".join(json.dumps(r) for r in record.pop("runs"))
-    head = json.dumps(record, indent=1)[:-2]
-    OUT.write_text(f'{head},\n "runs": [\n  {lines}\n ]\n}}\n', encoding="utf-8")
+    write(arguments.out, script=__file__, settings=settings, runs=runs, device=arguments.device)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,8 @@ The base text mixes two languages step by step, as R1-Zero mixed them. The stage
 Left out: prompts that are no puzzles, and reward models for them (stages 3 and 4 of R1).
 """
 
-import argparse
 import copy
-import datetime
-import json
-import os
-import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -36,9 +30,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from tqdm import tqdm
+from _record import collect, parser, write
 
-from dsnotes import __version__
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl import shellgame
 from dsnotes.rl.presets import SETTINGS, Setting, new_model
@@ -54,7 +47,6 @@ from dsnotes.rl.reward import accuracy_reward, format_reward, language_reward, w
 from dsnotes.rl.shellgame import encode
 from dsnotes.training.learner import Learner, train
 
-OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "r1.json"
 STAGES = (
     *("base", "zero", "dev1", "dev2", "dev3", "r1"),
     *("student", "distilled", "student_rl", "longer", "longer_rl"),
@@ -135,8 +127,9 @@ def text_step(
     return supervised_step(learner, data[0][rows], data[1][rows])
 
 
-def run(setting: Setting, recipe: Recipe, *, seed: int) -> dict[str, Any]:
+def run(seed: int, *, setting: Setting, recipe: Recipe) -> dict[str, Any]:
     """All stages of one seed; scores, sizes of the data and seconds as plain data."""
+    wall, whole = time.monotonic(), time.process_time()
     models: dict[str, DeepSeek] = {}
     seconds, samples = {}, {}
 
@@ -196,6 +189,8 @@ def run(setting: Setting, recipe: Recipe, *, seed: int) -> dict[str, Any]:
         "parameters": {
             name: sum(p.numel() for p in models[name].parameters()) for name in ("base", "student")
         },
+        "minutes": round((time.monotonic() - wall) / 60, 2),
+        "cpu_minutes": round((time.process_time() - whole) / 60, 2),
     }
 
 
@@ -206,50 +201,22 @@ def right_and_formatted(completions: list[str], **columns: Any) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--setting", choices=SETTINGS, default="laptop")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--keep", type=Path, help="folder of finished seeds, to stop and go on")
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser(__file__, __doc__, seeds=range(3))
+    options.add_argument("--setting", choices=SETTINGS, default="laptop")
+    options.add_argument("--keep", type=Path, help="folder of finished seeds, to stop and go on")
+    arguments = options.parse_args()
     setting, recipe = SETTINGS[arguments.setting], Recipe()
-    runs = []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = arguments.keep or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        for seed in tqdm(arguments.seeds, desc="seeds"):
-            finished = folder / f"r1-{seed}.json"
-            if not finished.exists():
-                started = time.process_time()
-                result = run(setting, recipe, seed=seed)
-                total = {"cpu_minutes": round((time.process_time() - started) / 60, 2)}
-                write(finished, result | total)
-            runs.append(json.loads(finished.read_text("utf-8")))
-            reached = {name: s["pass_at_1"] for name, s in runs[-1]["stages"].items()}
-            tqdm.write(f"seed {seed}: {reached}")
-    report = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "cpu_minutes": round(sum(r["cpu_minutes"] for r in runs), 1),
-        "versions": {
-            "dsnotes": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "setting": asdict(setting),
-        "recipe": recipe._asdict(),
-        "runs": runs,
-    }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write(arguments.out, report)
-    print(f"wrote {arguments.out}")
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """Written beside and moved into place, so that an interruption leaves the old file whole."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    one = partial(run, setting=setting, recipe=recipe)
+    runs = list(collect(one, [(seed,) for seed in arguments.seeds], keep=arguments.keep))
+    write(
+        arguments.out,
+        script=__file__,
+        settings={"preset": asdict(setting), "recipe": recipe._asdict()},
+        runs=runs,
+        device=setting.device,
+        minutes=sum(r["minutes"] for r in runs),
+        cpu_minutes=sum(r["cpu_minutes"] for r in runs),
+    )
 
 
 if __name__ == "__main__":

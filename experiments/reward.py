@@ -10,18 +10,12 @@ Every seed has its own base policy, judge and pairs; all its variants start from
     rule      the quality itself
 """
 
-import argparse
-import json
-import platform
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from _record import collect, parser, write
 from torch import Tensor
-from tqdm import tqdm
 
-from dsnotes import __version__
 from dsnotes.rl.keypoints import (
     LONGEST,
     agreement,
@@ -37,8 +31,6 @@ from dsnotes.rl.keypoints import (
     written,
 )
 
-OUT = Path(__file__).resolve().parents[1] / "book" / "data" / "runs" / "reward.json"
-SEEDS = range(8)
 QUESTIONS = 18_000  # for the judge; about a tenth of its pairs are equally long
 FEW, MANY, NEW, FRESH = 500, 10_000, 2_000, 500
 STEPS = 60
@@ -96,28 +88,14 @@ def run(seed: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=OUT, help="the JSON file to write")
-    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    start, cpu = time.time(), time.process_time()
-    runs = [entry for seed in tqdm(args.seeds, desc="seeds") for entry in run(seed)]
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "minutes": round((time.time() - start) / 60, 1),
-        "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
-        "versions": {
-            "dsnotes": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "setting": {"few": FEW, "many": MANY, "steps": STEPS, "fresh": FRESH},
-        "runs": runs,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"wrote {args.out}")
+    arguments = parser(__file__, __doc__, seeds=range(8)).parse_args()
+    found = collect(run, [(seed,) for seed in arguments.seeds])
+    write(
+        arguments.out,
+        script=__file__,
+        settings={"few": FEW, "many": MANY, "steps": STEPS, "fresh": FRESH},
+        runs=[entry for of_seed in found for entry in of_seed],
+    )
 
 
 if __name__ == "__main__":

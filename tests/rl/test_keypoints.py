@@ -138,8 +138,8 @@ def test_the_reward_model_is_fooled_on_every_seed(variant: str) -> None:
 
 
 def test_all_small_reward_models_have_as_many_pairs() -> None:
-    assert set(of("few", "pairs")) == set(of("even", "pairs")) == {RECORD["setting"]["few"]}
-    assert set(of("many", "pairs")) == {RECORD["setting"]["many"]}
+    assert set(of("few", "pairs")) == set(of("even", "pairs")) == {RECORD["settings"]["few"]}
+    assert set(of("many", "pairs")) == {RECORD["settings"]["many"]}
 
 
 def test_the_rule_helps_on_every_seed_and_half_a_rule_stops_halfway() -> None:
