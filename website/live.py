@@ -5,31 +5,72 @@
 Two servers on the loopback address, started and ended together: the book, and a Jupyter server
 that runs the cells. The latter asks for a token, made anew at every start and handed to the page
 after the ``#`` of the printed address, which browsers do not send to any server. Ctrl-C ends both.
+
+The scripts that make cells live are Thebe's, served from the package as npm publishes it.
 """
 
+import base64
+import functools
+import hashlib
 import os
 import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
 import urllib.request
-from http.server import SimpleHTTPRequestHandler
+from http import HTTPStatus
 
 import serve
+
+THEBE = serve.ROOT / "website" / "vendor" / "thebe-0.9.3.tgz"
+INTEGRITY = (  # of npm: npm view thebe@0.9.3 dist.integrity
+    "sha512-Rb/7kVhtlffXra3kIe7OuIGE7awsm2/fGWxw21DiNfnWLnUQiDl9AWqYdshPwZPG/5DzLpsJRPix2xtCPtJmQQ=="
+)
+# The Jupyter server, which ends when its input does. This program holds the other end, so that it
+# need not be asked, as it cannot be when it is killed.
+JUPYTER = """
+import os, runpy, signal, threading
+def watch():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=watch, daemon=True).start()
+runpy.run_module("jupyter_server", run_name="__main__", alter_sys=True)
+"""
+
+
+@functools.cache
+def scripts() -> dict[str, bytes]:
+    """Name → content of the scripts and style sheets in the archive of Thebe."""
+    digest = base64.b64encode(hashlib.sha512(THEBE.read_bytes()).digest()).decode()
+    if f"sha512-{digest}" != INTEGRITY:
+        sys.exit(f"{THEBE} is not the published one: its hash is sha512-{digest}, not {INTEGRITY}")
+    with tarfile.open(THEBE) as archive:
+        return {
+            member.name.removeprefix("package/lib/"): archive.extractfile(member).read()
+            for member in archive
+            if member.name.startswith("package/lib/") and member.name.endswith((".js", ".css"))
+        }
 
 
 class Handler(serve.Handler):
     """The book, and below /live/ the scripts that only live code needs."""
 
-    def translate_path(self, path: str) -> str:
-        if not path.startswith("/live/"):
-            return super().translate_path(path)
-        self.directory = str(serve.ROOT / "website" / "vendor" / "thebe")
-        return SimpleHTTPRequestHandler.translate_path(self, path.removeprefix("/live"))
+    def do_GET(self) -> None:
+        if not self.path.startswith("/live/"):
+            super().do_GET()
+        elif body := scripts().get(self.path.removeprefix("/live/")):
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", self.guess_type(self.path))
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        else:
+            self.send_error(HTTPStatus.NOT_FOUND)
 
 
 def free_port() -> int:
@@ -42,12 +83,12 @@ def start_jupyter(port: int, token: str, origin: str, folder: str) -> subprocess
     """A Jupyter server that looks at no settings of the user or the machine: they could move it
     to another address (base_url) or end it at once."""
     command = [
-        sys.executable, "-m", "jupyter_server", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        sys.executable, "-c", JUPYTER, "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--log-level=ERROR",
         f"--ServerApp.allow_origin={origin}", "--allow-root",
     ]  # fmt: skip
     environment = os.environ | {"JUPYTER_TOKEN": token, "JUPYTER_NO_CONFIG": "1"}
-    return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)
 
 
 def wait_until_ready(server: subprocess.Popen, port: int, token: str, seconds: float = 60) -> None:
@@ -67,7 +108,7 @@ def wait_until_ready(server: subprocess.Popen, port: int, token: str, seconds: f
 
 
 def end(server: subprocess.Popen) -> None:
-    server.terminate()  # its kernels with it
+    server.stdin.close()  # its kernels end with it
     try:
         server.wait(10)
     except subprocess.TimeoutExpired:
@@ -79,6 +120,7 @@ def main() -> None:
     for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(ending, lambda *_: sys.exit(0))  # so that `finally` runs
     with serve.open_server(given.port, Handler) as book, tempfile.TemporaryDirectory() as folder:
+        scripts()  # the archive is looked at before anybody is told to open the book
         origin = f"http://127.0.0.1:{book.server_port}"
         token, port = secrets.token_urlsafe(24), free_port()
         jupyter = start_jupyter(port, token, origin, folder)

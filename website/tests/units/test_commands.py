@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[3]
@@ -72,15 +73,21 @@ def test_live_ends_when_it_is_interrupted_before_jupyter_answers(
         live.wait(20)
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP])
-def test_no_jupyter_server_outlives_live(tmp_path: Path, ending: signal.Signals) -> None:
-    """A closed terminal sends SIGHUP."""
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_nothing_outlives_live(tmp_path: Path, ending: signal.Signals) -> None:
+    """Neither the Jupyter server nor its kernels. A closed terminal sends SIGHUP; SIGKILL ends
+    live.py before it can do anything."""
     with running("live", tmp_path, "--port", "0") as live:
-        port = re.search(r"#live=(\d+):", live.stdout.readline())[1]
+        port, token = re.search(r"#live=(\d+):(\S+)", live.stdout.readline()).groups()
+        start = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/kernels", b"{}", {"Authorization": f"token {token}"}
+        )
+        urllib.request.urlopen(start, timeout=20).close()
+        started = psutil.Process(live.pid).children(recursive=True)
+        assert len(started) > 1
         live.send_signal(ending)
         live.wait(20)
-        with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", int(port)), timeout=5).close()
+        assert psutil.wait_procs(started, timeout=10)[1] == []
 
 
 def test_live_ends_with_a_line_when_jupyter_does(tmp_path: Path) -> None:
@@ -91,6 +98,22 @@ def test_live_ends_with_a_line_when_jupyter_does(tmp_path: Path) -> None:
     with running("live", tmp_path, "--port", "0", PYTHONPATH=str(tmp_path)) as live:
         assert live.wait(20) == 1
         assert live.stderr.read() == "the Jupyter server ended at once, exit code 3\n"
+
+
+def test_scripts_that_npm_did_not_publish_are_refused(tmp_path: Path) -> None:
+    changed = tmp_path / "thebe.tgz"
+    changed.write_bytes(b"something else")
+    code = (
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import live\n"
+        "live.THEBE = pathlib.Path(sys.argv[2])\n"
+        "live.scripts()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(ROOT / "website"), str(changed)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{changed} is not the published one: ")
 
 
 @pytest.mark.parametrize("command", ["serve", "live"])
