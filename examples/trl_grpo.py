@@ -24,7 +24,8 @@ from dsnotes.rl import shellgame
 from dsnotes.rl.presets import LAPTOP, new_model
 from dsnotes.rl.r1_zero import supervised_step
 from dsnotes.rl.reward import accuracy_reward, format_reward
-from dsnotes.training.learner import Learner, train
+from dsnotes.training.loop import train
+from dsnotes.training.state import Report, TrainState
 from dsnotes.weights.hf import to_transformers
 
 STAND_IN_STEPS = 60
@@ -59,21 +60,21 @@ def stand_in(*, swaps: int) -> tuple[Any, Any]:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    def step(learner: Learner) -> dict[str, float]:
-        given = shellgame.problems(64, swaps=swaps, generator=learner.generator)
-        text = shellgame.completions(given, generator=learner.generator)
+    def step(state: TrainState) -> Report:
+        given = shellgame.problems(64, swaps=swaps, generator=state.generator)
+        text = shellgame.completions(given, generator=state.generator)
         end = torch.full((len(text), 1), shellgame.EQUALS)
-        return supervised_step(learner, given.prompts, torch.cat([text, end], dim=1))
+        return supervised_step(state, given.prompts, torch.cat([text, end], dim=1))
 
-    learner = Learner(new_model(LAPTOP, seed=0), steps=STAND_IN_STEPS, learning_rate=1e-2)
-    train(learner, step, description="layout", progress=False)
+    state = TrainState.create(new_model(LAPTOP, seed=0), steps=STAND_IN_STEPS, learning_rate=1e-2)
+    list(train(state, step, progress=False))
     vocabulary = {symbol: i for i, symbol in enumerate(shellgame.SYMBOLS)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<pad>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=words, pad_token="<pad>", eos_token="=", padding_side="left"
     )
-    return to_transformers(learner.model), tokenizer
+    return to_transformers(state.model), tokenizer
 
 
 def main() -> None:

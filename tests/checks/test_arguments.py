@@ -29,14 +29,14 @@ from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mtp import add_modules, predict
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 from dsnotes.rl import keypoints, presets, shellgame
-from dsnotes.rl.grpo import VARIANTS
+from dsnotes.rl.objective import DAPO, Objective
 from dsnotes.rl.reward import accuracy_reward
 from dsnotes.rl.reward_model import RewardModel
 from dsnotes.rl.rollout import sample
 from dsnotes.training import texts
 from dsnotes.training.fp8.formats import BLOCK, E4M3, TILE, quantize
 from dsnotes.training.fp8.linear import V3_RECIPE, Bf16Linear, Fp8Linear
-from dsnotes.training.learner import Learner
+from dsnotes.training.state import Report, Snapshot, TrainState
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
@@ -44,7 +44,7 @@ MODULES = (
     "checks.numeric",
     *(f"model.{m}" for m in ("balance", "cache", "deepseek", "mla", "mlp", "moe", "mtp", "rope")),
     *("model.speculative", "training.fp8.formats", "training.fp8.gemm", "training.fp8.linear"),
-    *("training.learner", "training.loop", "training.texts"),
+    *("training.loop", "training.state", "training.texts"),
     *(f"rl.{m}" for m in ("grpo", "keypoints", "objective", "ppo", "presets", "r1_zero")),
     *("rl.reward_model", "rl.rollout", "rl.shellgame", "weights.checkpoint", "weights.hf"),
 )
@@ -74,8 +74,10 @@ def public(module: str) -> Iterator[tuple[str, Callable[..., Any]]]:
         if inspect.isfunction(value):
             yield f"{module}.{name}", value
         elif isinstance(value, type):
-            for method, function in vars(value).items():
-                ours = inspect.isfunction(function) and function.__module__ == found.__name__
+            for method in vars(value):
+                function = getattr(value, method)
+                callable_ = inspect.isfunction(function) or inspect.ismethod(function)
+                ours = callable_ and function.__module__ == found.__name__
                 if ours and (method == "__init__" or not method.startswith("_")):
                     yield f"{module}.{name}.{method}", function
 
@@ -119,7 +121,7 @@ def plain() -> DeepSeek:
 
 
 @functools.cache
-def small() -> presets.Setting:
+def small() -> presets.Preset:
     return presets.replace(
         presets.LAPTOP, swaps=2, base_lengths=(1.0,) * 3, base_batch=4, prompts=2, group_size=2
     )
@@ -130,8 +132,8 @@ def pupil() -> DeepSeek:
     return keypoints.base_policy(seed=0, steps=1)
 
 
-def learner() -> Learner:
-    return Learner(DeepSeek(presets.LAPTOP.config), steps=1, learning_rate=1e-3)
+def state() -> TrainState:
+    return TrainState.create(DeepSeek(presets.LAPTOP.config), steps=1, learning_rate=1e-3)
 
 
 def cache(held: int = 0) -> LatentCache:
@@ -187,8 +189,8 @@ def reward_of(tokens: Tensor) -> Tensor:
     return tokens[:, -2].float()
 
 
-def step(learner: Learner) -> dict[str, float]:
-    learner.update(learner.model(ints(1, 3)).mean())
+def step(state: TrainState, *data: Any) -> Report:
+    state.update(state.model(ints(1, 3)).mean())
     return {"loss": 0.0}
 
 
@@ -308,7 +310,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "output_dtype": torch.float32,
     },
     "training.fp8.linear.convert": lambda: {"model": nn.Sequential(), "recipe": V3_RECIPE},
-    "training.fp8.linear.bytes_per_parameter": lambda: {"recipe": "v3"},
+    "training.fp8.linear.to_bf16": lambda: {"model": nn.Sequential()},
+    "training.fp8.linear.bytes_per_parameter": lambda: {"precision": "v3"},
     "training.fp8.linear.bytes_per_cached_element": lambda: {"fmt": E4M3, "power_of_two": False},
     "rl.grpo.group_advantages": lambda: {
         "rewards": floats(2, 3),
@@ -326,13 +329,8 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "rl.grpo.grpo_loss": lambda: (
         losses()
         | {
-            "clip_low": 0.2,
-            "clip_high": 0.3,
-            "beta": 0.1,
+            "objective": Objective(beta=0.1, average="constant", max_length=4),
             "ref_log_probs": -torch.ones(2, 3),
-            "ratio": "token",
-            "average": "constant",
-            "max_length": 4,
         }
     ),
     "rl.keypoints.new_prompts": lambda: {"n": 2, "generator": generator()},
@@ -364,20 +362,30 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "questions": 2,
         "samples": 2,
     },
-    "training.learner.Learner.__init__": lambda: {
+    "training.state.TrainState.__init__": lambda: dict(vars(state())),
+    "training.state.Snapshot.__init__": lambda: {"path": "run.pt"},
+    "training.state.Snapshot.load": lambda: {"self": Snapshot("run.pt"), "state": state()},
+    "training.state.Snapshot.save": lambda: {"self": Snapshot("run.pt"), "state": state()},
+    "training.state.TrainState.create": lambda: {
         "model": plain(),
         "steps": 2,
         "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "cooldown": 0.1,
         "seed": 0,
     },
-    "training.learner.Learner.update": lambda: {
-        "self": (taught := learner()),
+    "training.state.TrainState.update": lambda: {
+        "self": (taught := state()),
         "loss": taught.model(ints(1, 3)).mean(),
     },
-    "training.learner.Learner.load": lambda: {"self": learner(), "state": learner().state()},
-    "training.learner.train": lambda: {
-        "learner": learner(),
+    "training.state.TrainState.load_state_dict": lambda: {
+        "self": state(),
+        "state": state().state_dict(),
+    },
+    "training.loop.train": lambda: {
+        "state": state(),
         "step": step,
+        "data": [1],
         "checkpoint": "run.pt",
         "save_every": 1,
         "description": "",
@@ -525,14 +533,14 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "rl.reward_model.preference_probability": lambda: {"chosen": floats(3), "rejected": floats(3)},
     "rl.reward_model.bradley_terry_loss": lambda: {"chosen": floats(3), "rejected": floats(3)},
     "rl.r1_zero.supervised_step": lambda: {
-        "learner": learner(),
+        "state": state(),
         "prompts": ints(2, 3),
         "completions": ints(2, 4) + 1,
     },
-    "rl.r1_zero.base_step": lambda: {"learner": learner(), "setting": small(), "script": "digit"},
+    "rl.r1_zero.base_step": lambda: {"state": state(), "preset": small(), "script": "digit"},
     "rl.r1_zero.respond": lambda: {
         "model": plain(),
-        "setting": small(),
+        "preset": small(),
         "given": played(),
         "samples": 2,
         "prefix": shellgame.NO_THOUGHT,
@@ -540,33 +548,32 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "sampler": generator(),
     },
     "rl.r1_zero.grpo_step": lambda: {
-        "learner": learner(),
-        "setting": small(),
+        "state": state(),
+        "preset": small(),
         "reward": accuracy_reward,
         "prefix": shellgame.NO_THOUGHT,
-        "variant": VARIANTS["dapo"],
+        "objective": DAPO,
         "temperature": 1.0,
     },
     "rl.r1_zero.evaluate": lambda: {
         "model": plain(),
-        "setting": small(),
+        "preset": small(),
         "problems": 2,
         "samples": 2,
         "prefix": shellgame.NO_THOUGHT,
-        "temperature": 1.0,
         "seed": 0,
     },
     "rl.r1_zero.rejection_sample": lambda: {
         "model": plain(),
-        "setting": small(),
+        "preset": small(),
         "problems": 2,
         "samples": 2,
         "keep": lambda texts, **columns: [1.0] * len(texts),
-        "temperature": 1.0,
         "seed": 0,
     },
-    "rl.presets.Setting.__init__": lambda: dict(vars(small())),
-    "rl.presets.new_model": lambda: {"setting": small(), "seed": 0},
+    "rl.objective.Objective.__init__": lambda: dict(vars(DAPO)),
+    "rl.presets.Preset.__init__": lambda: dict(vars(small())),
+    "rl.presets.new_model": lambda: {"preset": small(), "seed": 0},
     "rl.rollout.sample": lambda: {
         "model": plain(),
         "prompts": ints(2, 3),
@@ -666,10 +673,9 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "training.texts.counting_entropy": lambda: {"vocab_size": 5, "jump": 0.1, "ahead": 1},
     "training.loop.moe_layers": lambda: {"model": model()},
     "training.loop.next_token_loss": lambda: {"logits": floats(2, 3, 5), "tokens": ints(2, 3)},
-    "training.loop.train": lambda: {
-        "model": model(),
-        "data": [texts.Batch(ints(2, 6), ints(2, below=1))],
-        "learning_rate": 1e-3,
+    "training.loop.language_step": lambda: {
+        "state": TrainState.create(model(), steps=1, learning_rate=1e-3),
+        "batch": texts.Batch(ints(2, 6), ints(2, below=1)),
         "gamma": 0.1,
         "expert_alpha": 0.1,
         "sequence_alpha": 0.1,

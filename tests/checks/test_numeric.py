@@ -25,7 +25,7 @@ from torch import Tensor
 from dsnotes.model.balance import expert_balance_loss, sequence_balance_loss
 from dsnotes.model.deepseek import next_token_probs
 from dsnotes.rl.grpo import group_advantages, grpo_loss
-from dsnotes.rl.objective import k1, k2, k3, token_log_probs
+from dsnotes.rl.objective import Objective, k1, k2, k3, token_log_probs
 from dsnotes.rl.ppo import ppo_loss
 from dsnotes.training.fp8.formats import E4M3, E5M2, E5M6, INT8, Format, cast, dequantize, quantize
 
@@ -438,12 +438,13 @@ def test_grpo_loss(
         "beta": beta,
         "max_length": max_length,
     }
+    objective = Objective(clip_high=0.28, **options)
     loss, gradient, size, float64_size = grpo_reference(*lists, mask.tolist(), **options)
     right, slopes = wide(loss), wide(gradient)
     if not slopes.isfinite().all():
         right = wide(math.inf)
     check(
-        lambda x: grpo_loss(x, old, a, mask, ref_log_probs=ref, clip_high=0.28, **options),
+        lambda x: grpo_loss(x, old, a, mask, ref_log_probs=ref, objective=objective),
         [pi],
         right,
         [slopes],

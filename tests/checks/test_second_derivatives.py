@@ -15,7 +15,7 @@ from dsnotes.model.moe import MoE
 from dsnotes.model.mtp import add_modules, mtp_loss, predict
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 from dsnotes.rl.grpo import grpo_loss
-from dsnotes.rl.objective import k1, k2, k3
+from dsnotes.rl.objective import Objective, k1, k2, k3
 from dsnotes.rl.ppo import ppo_loss
 from dsnotes.training.fp8.linear import Bf16Linear, Fp8Linear, convert
 
@@ -106,8 +106,9 @@ def test_grpo_loss(ratio: str) -> None:
     old, ref = pi.detach() + 0.3 * torch.randn(2, 3, 4).double()
     mask = torch.arange(4) < torch.tensor([[4], [2], [3]])
     a = torch.tensor([1.0, -1.0, 0.5]).double()
+    objective = Objective(beta=0.1, ratio=ratio)
     assert torch.autograd.gradgradcheck(
-        lambda x: grpo_loss(x, old, a, mask, beta=0.1, ref_log_probs=ref, ratio=ratio), [pi]
+        lambda x: grpo_loss(x, old, a, mask, objective=objective, ref_log_probs=ref), [pi]
     )
 
 

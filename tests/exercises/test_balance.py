@@ -1,6 +1,7 @@
 """The exercises of the section on balancing: biases moved step by step, loads counted."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from dsnotes.model.balance import (
     update_bias,
 )
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.training.loop import moe_layers, train
+from dsnotes.training.loop import language_step, moe_layers, train
+from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches
 
 from .page import exercise, solution
@@ -114,7 +116,8 @@ def test_balance_6() -> None:
     torch.manual_seed(0)
     model = DeepSeek(replace(TINY, n_group=1, topk_group=1, num_nextn_predict_layers=0))
     *data, text = batches(steps=7, batch_size=8, seq_len=64, seed=0)
-    list(train(model, data, gamma=0.01))
+    state = TrainState.create(model, steps=6, learning_rate=3e-3)
+    list(train(state, partial(language_step, gamma=0.01), data, progress=False))
     with torch.no_grad():
         model(text.tokens)
     routing = moe_layers(model)[-1].routing
@@ -127,8 +130,9 @@ def test_balance_6() -> None:
     together = expert_balance_loss(scores, chosen, alpha=1.0)
     alone = [expert_balance_loss(s, c, alpha=1.0) for s, c in zip(scores, chosen, strict=True)]
     torch.testing.assert_close(together, torch.stack(alone).mean())
-    steps = list(train(model, data, gamma=0.0, sequence_alpha=0.01))
-    assert len(steps) == len(data)
+    state = TrainState.create(model, steps=6, learning_rate=3e-3)
+    by_losses = partial(language_step, gamma=0.0, sequence_alpha=0.01)
+    assert len(list(train(state, by_losses, data, progress=False))) == len(data)
 
     def random_floor(n_tokens: int) -> Tensor:
         picks = torch.rand(200, n_tokens, 16).topk(2, dim=2).indices

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dsnotes.rl.grpo import group_advantages, grpo_loss
-from dsnotes.rl.objective import clipped_surrogate, k3
+from dsnotes.rl.objective import Objective, clipped_surrogate, k3
 
 from .page import solution
 
@@ -44,7 +44,13 @@ def test_grpo_3() -> None:
         ({"average": "constant", "max_length": 1000}, -1 / 2000, -1 / 2000),
     ):
         log_probs = torch.full((2, 500), -1.0, requires_grad=True)
-        loss = grpo_loss(log_probs, log_probs.detach(), torch.tensor([-1.0, -1.0]), mask, **options)
+        loss = grpo_loss(
+            log_probs,
+            log_probs.detach(),
+            torch.tensor([-1.0, -1.0]),
+            mask,
+            objective=Objective(**options),
+        )
         (gradient,) = torch.autograd.grad(-loss, log_probs)
         assert gradient[:, 0].tolist() == pytest.approx([short, long])
     for stated in (r"$-1/(2\times50)$ 与 $-1/(2\times500)$", "都是 $-1/550$", "都是 $-1/2000$"):

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from dsnotes.config import DEEPSEEK_V3, TINY, Config
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mlp import MLP
 from dsnotes.model.moe import Gate, MoE, segment
-from dsnotes.training.loop import evaluate, moe_layers, train
+from dsnotes.training.loop import evaluate, language_step, moe_layers, train
+from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches
 
 from .page import page, solution
@@ -156,7 +158,8 @@ def test_moe_6() -> None:
     config = replace(TINY, initializer_range=0.04, num_nextn_predict_layers=0)
     model = DeepSeek(config)
     *data, text = batches(steps=13, batch_size=8, seq_len=64, seed=0)
-    list(train(model, data, learning_rate=5e-3, gamma=0.01))
+    state = TrainState.create(model, steps=12, learning_rate=5e-3)
+    list(train(state, partial(language_step, gamma=0.01), data, progress=False))
     for moe in moe_layers(model):
         moe.gate.config = replace(config, num_experts_per_tok=5)
     one_more = evaluate(model, text).loss

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.rl.grpo import group_advantages, grpo_loss
+from dsnotes.rl.objective import Objective
 
 B, T, MAX_LENGTH = 8, 12, 20
 # TRL's loss_type and importance_sampling_level -> options of ours
@@ -117,8 +118,8 @@ def ours(log_probs: Tensor, inputs: dict[str, Tensor], **options: Any) -> Tensor
         inputs["old_per_token_logps"],
         inputs["advantages"],
         inputs["completion_mask"].bool(),
+        objective=Objective(**options),
         ref_log_probs=inputs["ref_per_token_logps"],
-        **options,
     )
 
 

@@ -1,6 +1,7 @@
 """grpo: objectives against plain loops and finite differences, one test per trap, bad input."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import jaxtyping
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dsnotes.rl.grpo import VARIANTS, group_advantages, grpo_loss, process_advantages
+from dsnotes.rl.grpo import group_advantages, grpo_loss, process_advantages
+from dsnotes.rl.objective import DAPO, DR_GRPO, OBJECTIVES, V3, Objective
 
 # Advantages
 
@@ -181,14 +183,10 @@ def test_value_and_gradient(ratio: Any, average: Any, beta: float) -> None:
     data = sample()
     max_length = 9 if average == "constant" else None
     x = data["log_probs"].clone().requires_grad_()
-    loss = grpo_loss(
-        **data | {"log_probs": x},
-        ratio=ratio,
-        average=average,
-        beta=beta,
-        clip_high=0.28,
-        max_length=max_length,
+    objective = Objective(
+        ratio=ratio, average=average, beta=beta, clip_high=0.28, max_length=max_length
     )
+    loss = grpo_loss(**data | {"log_probs": x}, objective=objective)
 
     def formula(log_probs: Tensor) -> float:
         return written_out(
@@ -217,14 +215,16 @@ def test_on_policy_gradient() -> None:
     data = sample() | {"old_log_probs": None}
     data["old_log_probs"] = data["log_probs"]
     x = data["log_probs"].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(grpo_loss(**data | {"log_probs": x}, beta=0.1), x)
+    (gradient,) = torch.autograd.grad(
+        grpo_loss(**data | {"log_probs": x}, objective=Objective(beta=0.1)), x
+    )
     r = (data["ref_log_probs"] - data["log_probs"]).exp()
     coefficient = data["advantages"][:, None] + 0.1 * (r - 1)
     expected = coefficient / data["mask"].sum(1, keepdim=True) / 6
     assert torch.allclose(-gradient, expected.masked_fill(~data["mask"], 0), atol=1e-12)
 
 
-def test_published_variants() -> None:
+def test_published_objectives() -> None:
     """Each preset against its formula; what a report does not give is PPO's 0.2 and no KL."""
     data = sample()
     options: dict[str, Any] = {"beta": 0.0, "low": 0.2, "high": 0.2, "max_length": None}
@@ -236,14 +236,14 @@ def test_published_variants() -> None:
         "dr-grpo": options | {"ratio": "token", "average": "constant", "max_length": 9},
         "dapo": options | {"ratio": "token", "average": "token", "high": 0.28},
     }
-    assert formulas.keys() == VARIANTS.keys()
+    assert formulas.keys() == OBJECTIVES.keys()
     found = {}
     for name, formula in formulas.items():
-        extra = {"max_length": 9} if name == "dr-grpo" else {}
-        found[name] = grpo_loss(**data, **VARIANTS[name].loss, **extra).item()
+        objective = replace(OBJECTIVES[name], max_length=formula["max_length"])
+        found[name] = grpo_loss(**data, objective=objective).item()
         assert found[name] == pytest.approx(written_out(data, **formula), abs=1e-12), name
     assert len({round(value, 6) for value in found.values()}) == 5
-    assert {name for name, variant in VARIANTS.items() if not variant.scale} == {"dr-grpo"}
+    assert {name for name, objective in OBJECTIVES.items() if not objective.scale} == {"dr-grpo"}
 
 
 @pytest.mark.parametrize("ratio", RATIOS)
@@ -251,12 +251,14 @@ def test_advantages_per_token(ratio: Any) -> None:
     """(batch, seq) advantages: constant ones equal (batch,); others weigh their own token."""
     data = sample()
     wide = data["advantages"][:, None].repeat(1, 7)
-    assert grpo_loss(**data | {"advantages": wide}, ratio=ratio) == grpo_loss(**data, ratio=ratio)
+    objective = Objective(ratio=ratio)
+    plain = grpo_loss(**data, objective=objective)
+    assert grpo_loss(**data | {"advantages": wide}, objective=objective) == plain
     wide[1, 3] += 1
-    assert grpo_loss(**data | {"advantages": wide}, ratio=ratio) != grpo_loss(**data, ratio=ratio)
+    assert grpo_loss(**data | {"advantages": wide}, objective=objective) != plain
     wide[:, 3:] = math.nan
     data["mask"][:, 3:] = False
-    assert grpo_loss(**data | {"advantages": wide}, ratio=ratio).isfinite()
+    assert grpo_loss(**data | {"advantages": wide}, objective=objective).isfinite()
 
 
 @pytest.mark.parametrize("rubbish", [math.nan, math.inf, -math.inf, 1e4])
@@ -264,12 +266,13 @@ def test_advantages_per_token(ratio: Any) -> None:
 def test_trap_2_what_stands_outside_the_mask_does_not_matter(ratio: Any, rubbish: float) -> None:
     """Prompt and padding: same loss bit for bit, gradient 0 there and finite everywhere."""
     data = sample()
-    loss = grpo_loss(**data, ratio=ratio, beta=0.1)
+    objective = Objective(ratio=ratio, beta=0.1)
+    loss = grpo_loss(**data, objective=objective)
     changed = dict(data)
     for name in ("log_probs", "old_log_probs", "ref_log_probs"):
         changed[name] = data[name].masked_fill(~data["mask"], rubbish)
     x = changed["log_probs"].requires_grad_()
-    again = grpo_loss(**changed, ratio=ratio, beta=0.1)
+    again = grpo_loss(**changed, objective=objective)
     assert torch.equal(loss, again.detach())
     (gradient,) = torch.autograd.grad(again, x)
     assert gradient.isfinite().all()
@@ -290,15 +293,18 @@ def test_trap_2_prompt_tokens_in_the_loss() -> None:
     assert (wrong * mask).sum(1).tolist() == pytest.approx([-0.1, 0.4])
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_trap_3_the_loss_prints_0_and_the_gradient_is_not_0(name: str) -> None:
     """One update a batch and outputs of one length: rho = 1, the advantages sum to 0."""
-    variant = VARIANTS[name]
-    a = group_advantages(torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]]), scale=variant.scale)
+    objective = OBJECTIVES[name]
+    if name == "dr-grpo":
+        objective = replace(objective, max_length=5)
+    a = group_advantages(torch.tensor([[1.0, 0, 0, 0], [1, 1, 1, 0]]), scale=objective.scale)
     x = torch.full((8, 5), -1.0, requires_grad=True)
-    extra = {"max_length": 5} if name == "dr-grpo" else {}
-    options = variant.loss | {"ref_log_probs": x.detach()} | extra
-    loss = grpo_loss(x, x.detach(), a.flatten(), torch.ones(8, 5, dtype=torch.bool), **options)
+    mask = torch.ones(8, 5, dtype=torch.bool)
+    loss = grpo_loss(
+        x, x.detach(), a.flatten(), mask, objective=objective, ref_log_probs=x.detach()
+    )
     (gradient,) = torch.autograd.grad(loss, x)
     assert abs(loss.item()) < 1e-6
     assert torch.equal(gradient.sign(), -a.flatten().sign()[:, None].expand(8, 5))
@@ -311,7 +317,7 @@ def test_trap_3_what_the_loss_prints_depends_on_the_average() -> None:
     mask = torch.arange(8) < torch.tensor([[2], [8]])
     a = torch.tensor([1.0, -1.0])
     assert grpo_loss(x, x, a, mask).item() == 0
-    assert grpo_loss(x, x, a, mask, average="token").item() == pytest.approx(0.6)
+    assert grpo_loss(x, x, a, mask, objective=DAPO).item() == pytest.approx(0.6)
 
 
 def per_token(average: Any, lengths: list[int], a: list[float], **options: Any) -> list[float]:
@@ -319,7 +325,8 @@ def per_token(average: Any, lengths: list[int], a: list[float], **options: Any) 
     seq = max(lengths)
     mask = torch.arange(seq) < torch.tensor(lengths)[:, None]
     x = torch.full((len(lengths), seq), -1.0, requires_grad=True)
-    loss = grpo_loss(x, x.detach(), torch.tensor(a), mask, average=average, **options)
+    objective = Objective(average=average, **options)
+    loss = grpo_loss(x, x.detach(), torch.tensor(a), mask, objective=objective)
     return (-torch.autograd.grad(loss, x)[0][:, 0]).tolist()
 
 
@@ -372,7 +379,7 @@ def test_trap_7_sequence_ratio_is_not_the_token_ratio() -> None:
     """Twenty tokens, each 2 % more likely: no token is clipped, the output is: 1.02^20 = 1.486."""
     x = torch.full((1, 20), -1.0, requires_grad=True)
     old, mask = x.detach() - math.log(1.02), torch.ones(1, 20, dtype=torch.bool)
-    loss = {r: grpo_loss(x, old, torch.ones(1), mask, ratio=r) for r in RATIOS}
+    loss = {r: grpo_loss(x, old, torch.ones(1), mask, objective=Objective(ratio=r)) for r in RATIOS}
     moved = {r: torch.autograd.grad(loss[r], x)[0].abs().max().item() > 0 for r in RATIOS}
     assert loss["token"].item() == pytest.approx(-1.02)
     assert loss["geometric"].item() == pytest.approx(-1.02)
@@ -390,7 +397,7 @@ def test_an_overflowing_ratio_leaves_no_nan() -> None:
     """exp(200) is inf in float32; where the clip holds, its gradient is 0 and not 0 * inf."""
     x = torch.full((1, 100), -1.0, requires_grad=True)
     mask = torch.ones(1, 100, dtype=torch.bool)
-    loss = grpo_loss(x, x.detach() - 2, torch.ones(1), mask, ratio="sequence")
+    loss = grpo_loss(x, x.detach() - 2, torch.ones(1), mask, objective=V3)
     (gradient,) = torch.autograd.grad(loss, x)
     assert loss.item() == pytest.approx(-1.2)
     assert gradient.abs().max() == 0
@@ -409,10 +416,11 @@ def test_an_output_without_tokens_counts_0() -> None:
 
 def test_bfloat16() -> None:
     data = {n: t.bfloat16() if t.is_floating_point() else t for n, t in sample().items()}
-    found = grpo_loss(**data, beta=0.1)
+    objective = Objective(beta=0.1)
+    found = grpo_loss(**data, objective=objective)
     assert found.dtype == torch.bfloat16
     wide = {n: t.float() if t.is_floating_point() else t for n, t in data.items()}
-    assert found.item() == pytest.approx(grpo_loss(**wide, beta=0.1).item(), abs=0.02)
+    assert found.item() == pytest.approx(grpo_loss(**wide, objective=objective).item(), abs=0.02)
 
 
 # Bad input
@@ -422,14 +430,14 @@ def test_bfloat16() -> None:
     ("change", "message"),
     [
         ({"mask": torch.zeros(6, 7, dtype=torch.bool)}, "mask must mark at least one token"),
-        ({"beta": 0.1, "ref_log_probs": None}, r"ref_log_probs must be given .* got beta 0\.1"),
-        ({"beta": -0.1}, r"beta must be at least 0, got -0\.1"),
-        ({"clip_low": -1.0}, "clip_low must be at least 0"),
-        ({"ratio": "tokens"}, r"ratio must be one of \('token', .* got 'tokens'"),
-        ({"average": "mean"}, r"average must be one of \('sequence', .* got 'mean'"),
-        ({"average": "constant"}, "max_length must be at least 1 with average 'constant'"),
-        ({"max_length": 5}, "None otherwise, got 5 with 'sequence'"),
-        ({"average": "constant", "max_length": 0}, "max_length must be at least 1"),
+        (
+            {"objective": Objective(beta=0.1), "ref_log_probs": None},
+            r"ref_log_probs must be given .* got beta 0\.1",
+        ),
+        (
+            {"objective": DR_GRPO},
+            "objective must have a max_length with average 'constant', got None",
+        ),
         (
             {"old_log_probs": torch.zeros(6, 7, requires_grad=True)},
             "old_log_probs must be detached",
@@ -442,6 +450,28 @@ def test_bad_input(change: dict[str, Any], message: str, monkeypatch: pytest.Mon
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match=message):
         grpo_loss(**sample() | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"beta": -0.1}, r"beta must be at least 0, got -0\.1"),
+        ({"clip_low": -1.0}, "clip_low must be at least 0"),
+        ({"clip_high": -1.0}, "clip_high must be at least 0"),
+        ({"ratio": "tokens"}, r"ratio must be one of \('token', .* got 'tokens'"),
+        ({"average": "mean"}, r"average must be one of \('sequence', .* got 'mean'"),
+        ({"max_length": 5}, "max_length must be None unless .* got 5 with 'sequence'"),
+        ({"average": "constant", "max_length": 0}, "max_length must be at least 1"),
+    ],
+)
+def test_bad_objectives(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match=message):
+        Objective(**change)
+    with pytest.raises(ValueError, match=message):
+        replace(DAPO, **{"average": "sequence"} | change)
 
 
 @pytest.mark.parametrize("name", ["old_log_probs", "ref_log_probs", "mask", "advantages"])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.rl.grpo import group_advantages, grpo_loss
+from dsnotes.rl.objective import Objective
 from dsnotes.rl.ppo import gae, ppo_loss, token_rewards, value_loss
 
 MASK = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]).bool()
@@ -68,8 +69,8 @@ def test_kl_in_the_reward_adds_up_over_an_output_and_in_the_loss_does_not() -> N
     first = gae(rewards, torch.zeros(2, 10), ones, lam=1.0)[:, 0]
     assert first.tolist() == pytest.approx([-0.06, -0.3])
     losses = [
-        grpo_loss(pi[i : i + 1], pi[i : i + 1], torch.zeros(1), ones[i : i + 1], beta=0.1,
-                  ref_log_probs=pi[i : i + 1] - 0.3)
+        grpo_loss(pi[i : i + 1], pi[i : i + 1], torch.zeros(1), ones[i : i + 1],
+                  objective=Objective(beta=0.1), ref_log_probs=pi[i : i + 1] - 0.3)
         for i in (0, 1)
     ]  # fmt: skip
     assert losses[0].item() == pytest.approx(losses[1].item())

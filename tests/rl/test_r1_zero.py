@@ -12,12 +12,13 @@ from torch import Tensor
 
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl import r1_zero, shellgame
-from dsnotes.rl.grpo import VARIANTS
-from dsnotes.rl.presets import GPU, LAPTOP, SETTINGS, new_model
+from dsnotes.rl.objective import DEEPSEEKMATH, OBJECTIVES
+from dsnotes.rl.presets import GPU, LAPTOP, PRESETS, new_model
 from dsnotes.rl.r1_zero import base_step, evaluate, grpo_step, rejection_sample, supervised_step
 from dsnotes.rl.reward import accuracy_reward, language_reward
 from dsnotes.rl.shellgame import NO_THOUGHT, SYMBOLS, decode, encode, is_held_out
-from dsnotes.training.learner import Learner, train
+from dsnotes.training.loop import train
+from dsnotes.training.state import TrainState
 
 SMALL = replace(
     LAPTOP,
@@ -33,8 +34,8 @@ SMALL = replace(
 )
 
 
-def learner(steps: int = 10, rate: float = 1e-3) -> Learner:
-    return Learner(new_model(SMALL, seed=0), steps=steps, learning_rate=rate)
+def fresh(steps: int = 10) -> TrainState:
+    return TrainState.create(new_model(SMALL, seed=0), steps=steps, learning_rate=1e-3)
 
 
 def parrot(
@@ -72,7 +73,7 @@ def test_prompt_and_padding_are_not_learned() -> None:
     g = torch.Generator().manual_seed(1)
     text = shellgame.completions(drawn, lengths=SMALL.base_lengths, generator=g)
     assert (text == shellgame.PAD).any()
-    run = learner()
+    run = fresh()
     terms = []
     for prompt, row in zip(drawn.prompts.tolist(), text.tolist(), strict=True):
         logits = run.model(torch.tensor([prompt + row]))[0].log_softmax(-1)
@@ -86,13 +87,13 @@ def test_prompt_and_padding_are_not_learned() -> None:
 # GRPO
 
 
-def gradients(run: Learner) -> Tensor:
+def gradients(run: TrainState) -> Tensor:
     found = [p.grad.flatten() for p in run.model.parameters() if p.grad is not None]
     return torch.cat(found)
 
 
 def test_equal_rewards_give_no_gradient() -> None:
-    run = learner()
+    run = fresh()
     grpo_step(run, SMALL, reward=lambda texts, answer, **columns: [0.7] * len(texts))
     assert not gradients(run).any()
 
@@ -106,7 +107,7 @@ def test_the_loss_is_zero_and_the_gradient_is_not(monkeypatch: pytest.MonkeyPatc
         return losses[-1]
 
     monkeypatch.setattr(r1_zero, "grpo_loss", recorded)
-    run = learner()
+    run = fresh()
     grpo_step(run, SMALL, reward=lambda texts, **columns: [float(len(t) % 2) for t in texts])
     assert abs(losses[0].item()) < 1e-6
     assert gradients(run).abs().max() > 1e-4
@@ -120,7 +121,7 @@ def test_columns_and_texts_belong_together() -> None:
         seen.append((texts, answer))
         return [0.0] * len(texts)
 
-    run = learner()
+    run = fresh()
     grpo_step(run, SMALL, reward=reward, prefix=NO_THOUGHT)
     ((texts, answers),) = seen
     drawn = shellgame.problems(8, swaps=2, generator=torch.Generator().manual_seed(0))
@@ -134,7 +135,7 @@ def test_training_problems_are_never_held_out(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         shellgame, "problems", lambda *a, **k: drawn.append(draw(*a, **k)) or drawn[-1]
     )
-    run = learner()
+    run = fresh()
     base_step(run, SMALL)
     grpo_step(run, SMALL)
     assert not any(any(is_held_out(d.prompts)) for d in drawn)
@@ -143,9 +144,51 @@ def test_training_problems_are_never_held_out(monkeypatch: pytest.MonkeyPatch) -
     assert all(is_held_out(drawn[-1].prompts))
 
 
-def test_a_variant_with_a_reference_is_refused() -> None:
-    with pytest.raises(ValueError, match="ref_log_probs must be given"):
-        grpo_step(learner(), SMALL, variant=VARIANTS["deepseekmath"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_published_objective_runs_as_it_is(name: str) -> None:
+    run = fresh()
+    before = run.model.lm_head.weight.clone()
+    report = grpo_step(run, SMALL, reward=odd, objective=OBJECTIVES[name])
+    assert 0 < report["reward"] < 1
+    assert not run.model.lm_head.weight.equal(before)
+    assert (run.reference is not None) == (OBJECTIVES[name].beta > 0)
+
+
+def odd(texts: list[str], **columns: Any) -> list[float]:
+    return [float(len(text) % 2) for text in texts]
+
+
+def test_a_constant_average_is_over_what_an_answer_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dr. GRPO's max_length is that of the preset, unless the objective has one of its own."""
+    seen: list[int | None] = []
+    loss = r1_zero.grpo_loss
+
+    def recorded(*a, objective, **k):
+        seen.append(objective.max_length)
+        return loss(*a, objective=objective, **k)
+
+    monkeypatch.setattr(r1_zero, "grpo_loss", recorded)
+    grpo_step(fresh(), SMALL, objective=OBJECTIVES["dr-grpo"])
+    grpo_step(fresh(), SMALL, objective=replace(OBJECTIVES["dr-grpo"], max_length=50))
+    assert seen == [SMALL.max_new_tokens, 50]
+
+
+def test_the_kl_is_to_the_model_of_the_first_step() -> None:
+    """There it is 0 and has no gradient, since r = 1; once the policy has moved it pulls back."""
+    equal = lambda texts, **columns: [0.5] * len(texts)  # noqa: E731
+    run = fresh()
+    start = run.model.lm_head.weight.clone()
+    grpo_step(run, SMALL, reward=equal, objective=DEEPSEEKMATH)
+    assert gradients(run).abs().max() < 1e-9
+    assert run.reference.lm_head.weight.equal(start)
+    grpo_step(run, SMALL, reward=odd, objective=DEEPSEEKMATH)
+    grpo_step(run, SMALL, reward=equal, objective=DEEPSEEKMATH)
+    assert gradients(run).abs().max() > 1e-7
+    assert run.reference.lm_head.weight.equal(start)
+    run.set_reference()
+    assert run.reference.lm_head.weight.equal(run.model.lm_head.weight)
 
 
 def test_a_rewarded_habit_spreads() -> None:
@@ -153,14 +196,15 @@ def test_a_rewarded_habit_spreads() -> None:
 
     (That accuracy rises takes longer: the notebook and the recorded runs show it.)
     """
-    run = Learner(new_model(SMALL, seed=0), steps=60, learning_rate=1e-2)
-    train(run, lambda r: base_step(r, SMALL, script="mixed"), progress=False)
+    options = {"weight_decay": 0.01, "cooldown": 0.3}
+    run = TrainState.create(new_model(SMALL, seed=0), steps=60, learning_rate=1e-2, **options)
+    list(train(run, lambda r: base_step(r, SMALL, script="mixed"), progress=False))
 
     def chinese(texts: list[str], **columns: Any) -> list[float]:
         return language_reward(texts, language=["zh"] * len(texts))
 
-    tuned = Learner(run.model, steps=30, learning_rate=3e-3)
-    history = train(tuned, lambda r: grpo_step(r, SMALL, reward=chinese), progress=False)
+    tuned = TrainState.create(run.model, steps=30, learning_rate=3e-3, **options)
+    history = list(train(tuned, lambda r: grpo_step(r, SMALL, reward=chinese), progress=False))
     assert history[0]["reward"] < 0.5
     assert history[-1]["reward"] > 0.9
 
@@ -218,25 +262,25 @@ def test_rejection_sampling_keeps_what_passes(monkeypatch: pytest.MonkeyPatch) -
         )
 
 
-# Settings
+# Presets
 
 
-def test_settings_hold_the_longest_completion_and_fit_the_model() -> None:
-    assert {"laptop": LAPTOP, "gpu": GPU} == SETTINGS
-    for setting in SETTINGS.values():
-        assert len(setting.base_lengths) == setting.swaps + 1
-        prompt, thought = setting.swaps + 2, setting.swaps + 5
-        assert setting.max_new_tokens >= thought
-        assert prompt + setting.max_new_tokens <= setting.config.max_position_embeddings
-        assert setting.config.vocab_size == shellgame.VOCAB_SIZE
+def test_presets_hold_the_longest_completion_and_fit_the_model() -> None:
+    assert {"laptop": LAPTOP, "gpu": GPU} == PRESETS
+    for preset in PRESETS.values():
+        assert len(preset.base_lengths) == preset.swaps + 1
+        prompt, thought = preset.swaps + 2, preset.swaps + 5
+        assert preset.max_new_tokens >= thought
+        assert prompt + preset.max_new_tokens <= preset.config.max_position_embeddings
+        assert preset.config.vocab_size == shellgame.VOCAB_SIZE
 
 
-def test_the_setting_for_a_gpu_runs_on_a_cpu_too() -> None:
+def test_the_preset_for_a_gpu_runs_on_a_cpu_too() -> None:
     """Its model and its lengths, with next to no data."""
-    setting = replace(GPU, device="cpu", base_batch=4, prompts=2, group_size=2)
-    run = Learner(new_model(setting, seed=0), steps=2, learning_rate=1e-4)
-    assert base_step(run, setting)["loss"] > 0
-    assert grpo_step(run, setting)["length"] > 0
+    preset = replace(GPU, device="cpu", base_batch=4, prompts=2, group_size=2)
+    run = TrainState.create(new_model(preset, seed=0), steps=2, learning_rate=1e-4)
+    assert base_step(run, preset)["loss"] > 0
+    assert grpo_step(run, preset)["length"] > 0
     assert run.step == 2
 
 
@@ -246,8 +290,8 @@ RUNS = Path(__file__).parents[2] / "book" / "data" / "runs"
 
 
 @pytest.mark.parametrize(("name", "seeds"), [("grpo", 9), ("r1", 3)])
-def test_records_are_of_this_setting(name: str, seeds: int) -> None:
-    """Who changes the setting must run the experiments again."""
+def test_records_are_of_this_preset(name: str, seeds: int) -> None:
+    """Who changes the preset must run the experiments again."""
     record = json.loads((RUNS / f"{name}.json").read_text("utf-8"))
     assert record["settings"]["preset"] == json.loads(json.dumps(asdict(LAPTOP)))
     assert {run["seed"] for run in record["runs"]} == set(range(seeds))
@@ -258,7 +302,7 @@ def test_records_are_of_this_setting(name: str, seeds: int) -> None:
         assert {run["parameters"]["base"] for run in record["runs"]} == {parameters}
 
 
-def test_the_record_of_a_gpu_is_of_its_setting() -> None:
+def test_the_record_of_a_gpu_is_of_its_preset() -> None:
     record = json.loads((RUNS / "grpo_gpu.json").read_text("utf-8"))
     assert record["settings"]["preset"] == json.loads(json.dumps(asdict(GPU)))
     assert record["settings"]["parameters"] == sum(

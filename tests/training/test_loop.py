@@ -1,15 +1,18 @@
 """The training loop: it learns, repeats, balances only when told to; evaluating changes nothing."""
 
 import dataclasses
+from functools import partial
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 
 from dsnotes.config import TINY
 from dsnotes.model import balance
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mtp import add_modules, modules, mtp_loss, predict
 from dsnotes.training import loop, texts
+from dsnotes.training.state import Report, TrainState
 
 SMALL = dataclasses.replace(
     TINY,
@@ -23,11 +26,18 @@ SMALL = dataclasses.replace(
 )
 
 
-def run(steps: int = 12, **options: object) -> tuple[DeepSeek, list[loop.Step]]:
+def trained(
+    model: DeepSeek, data: list[texts.Batch], *, learning_rate: float = 3e-3, **options: object
+) -> list[Report]:
+    state = TrainState.create(model, steps=len(data), learning_rate=learning_rate)
+    return list(loop.train(state, partial(loop.language_step, **options), data, progress=False))
+
+
+def run(steps: int = 12, **options: object) -> tuple[DeepSeek, list[Report]]:
     torch.manual_seed(0)
     model = DeepSeek(SMALL)
-    data = texts.batches(steps=steps, batch_size=4, seq_len=64, seed=0)
-    return model, list(loop.train(model, data, **options))
+    data = list(texts.batches(steps=steps, batch_size=4, seq_len=64, seed=0))
+    return model, trained(model, data, **options)
 
 
 def biases(model: DeepSeek) -> torch.Tensor:
@@ -37,9 +47,9 @@ def biases(model: DeepSeek) -> torch.Tensor:
 def test_the_loss_falls_from_chance_and_repeats() -> None:
     _, first = run()
     _, second = run()
-    assert first[0].loss == pytest.approx(5.55, abs=0.05)  # ln 256
-    assert first[-1].loss < 5.3
-    assert [step.loss for step in first] == [step.loss for step in second]
+    assert first[0]["loss"] == pytest.approx(5.55, abs=0.05)  # ln 256
+    assert first[-1]["loss"] < 5.3
+    assert [report["loss"] for report in first] == [report["loss"] for report in second]
 
 
 def test_next_token_loss_scores_position_i_against_token_i_plus_1() -> None:
@@ -51,8 +61,8 @@ def test_next_token_loss_scores_position_i_against_token_i_plus_1() -> None:
 
 def test_load_counts_every_token_of_the_batch() -> None:
     _, steps = run(steps=2)
-    assert steps[0].load.shape == (1, SMALL.n_routed_experts)
-    assert steps[0].load.sum().item() == 4 * 64 * SMALL.num_experts_per_tok
+    assert steps[0]["load"].shape == (1, SMALL.n_routed_experts)
+    assert steps[0]["load"].sum().item() == 4 * 64 * SMALL.num_experts_per_tok
 
 
 def test_biases_move_by_gamma_only_when_asked_to() -> None:
@@ -60,18 +70,33 @@ def test_biases_move_by_gamma_only_when_asked_to() -> None:
     assert not biases(run(steps=3, expert_alpha=0.1, sequence_alpha=0.1)[0]).any()
     model, steps = run(steps=1, gamma=0.01)
     expected = torch.zeros(SMALL.n_routed_experts)
-    balance.update_bias(expected, steps[0].load[0], gamma=0.01)
+    balance.update_bias(expected, steps[0]["load"][0], gamma=0.01)
     assert biases(model)[0].equal(expected)
 
 
 def test_gamma_may_follow_a_schedule() -> None:
-    frozen_after_two, _ = run(steps=6, gamma=lambda step: 0.01 if step < 2 else 0.0)
+    """A step knows its number: what shall change in a run is a function of it."""
+
+    def step(state: TrainState, batch: texts.Batch) -> Report:
+        return loop.language_step(state, batch, gamma=0.01 if state.step < 2 else 0.0)
+
+    torch.manual_seed(0)
+    frozen_after_two = DeepSeek(SMALL)
+    state = TrainState.create(frozen_after_two, steps=6, learning_rate=3e-3)
+    data = texts.batches(steps=6, batch_size=4, seq_len=64, seed=0)
+    list(loop.train(state, step, data, progress=False))
     assert biases(frozen_after_two).equal(biases(run(steps=2, gamma=0.01)[0]))
 
 
 def test_the_learning_rate_may_follow_a_schedule() -> None:
+    """PyTorch's schedulers take the place of ours."""
     one, _ = run(steps=1)
-    three, _ = run(steps=3, learning_rate=lambda step: 3e-3 if step < 1 else 0.0)
+    torch.manual_seed(0)
+    three = DeepSeek(SMALL)
+    state = TrainState.create(three, steps=3, learning_rate=3e-3)
+    state.scheduler = LambdaLR(state.optimizer, lambda step: 0.1 if step < 1 else 0.0)
+    data = texts.batches(steps=3, batch_size=4, seq_len=64, seed=0)
+    list(loop.train(state, loop.language_step, data, progress=False))
     for first, second in zip(one.parameters(), three.parameters(), strict=True):
         assert first.equal(second)
 
@@ -86,7 +111,7 @@ def test_the_losses_change_the_routers(option: str) -> None:
 def late_max_vio(**options: object) -> float:
     """Mean of the last 30 of 60 steps: a batch of 256 tokens is noisy."""
     late = run(steps=60, **options)[1][-30:]
-    return sum(balance.max_vio(step.load).mean().item() for step in late) / len(late)
+    return sum(balance.max_vio(report["load"]).mean().item() for report in late) / len(late)
 
 
 def test_biases_and_losses_lower_max_vio() -> None:
@@ -114,10 +139,10 @@ def test_models_without_biases_or_without_experts_train_too() -> None:
     v1 = dataclasses.replace(SMALL, topk_method="greedy", scoring_func="softmax")
     dense = dataclasses.replace(SMALL, first_k_dense_replace=2)
     data = list(texts.batches(steps=2, batch_size=4, seq_len=16, seed=0))
-    assert len(list(loop.train(DeepSeek(v1), data, expert_alpha=0.01))) == 2
-    assert [step.load.numel() for step in loop.train(DeepSeek(dense), data)] == [0, 0]
+    assert len(trained(DeepSeek(v1), data, expert_alpha=0.01)) == 2
+    assert [report["load"].numel() for report in trained(DeepSeek(dense), data)] == [0, 0]
     with pytest.raises(TypeError, match="e_score_correction_bias"):
-        next(loop.train(DeepSeek(v1), data, gamma=0.01))
+        trained(DeepSeek(v1), data, gamma=0.01)
 
 
 def with_module() -> DeepSeek:
@@ -134,9 +159,9 @@ def test_mtp_loss_joins_with_its_weight() -> None:
     moves, and a load per MoE layer comes out, that of the module over one token fewer."""
     batch = next(texts.batches(steps=1, batch_size=4, seq_len=64, seed=0))
     model, expected = with_module(), with_module()
-    (step,) = loop.train(
-        model, [batch], gamma=0.01, sequence_alpha=1e-4, learning_rate=0.0, mtp_weight=0.3
-    )
+    state = TrainState.create(model, steps=1, learning_rate=1.0, weight_decay=0.0)
+    state.scheduler = LambdaLR(state.optimizer, lambda step: 0.0)
+    report = loop.language_step(state, batch, gamma=0.01, sequence_alpha=1e-4, mtp_weight=0.3)
     hidden = expected.model(batch.tokens)
     ahead = mtp_loss(predict(expected, hidden, batch.tokens), batch.tokens, weight=0.3)
     (loop.next_token_loss(expected.head(hidden), batch.tokens) + ahead).backward()
@@ -145,7 +170,7 @@ def test_mtp_loss_joins_with_its_weight() -> None:
         for m in (model, expected)
     )  # of the head both losses, so that the weight counts; clipping leaves the direction
     assert torch.nn.functional.cosine_similarity(found, wanted, dim=0) > 0.99999
-    assert step.load.sum(1).tolist() == [4 * 64 * 2, 4 * 63 * 2]
+    assert report["load"].sum(1).tolist() == [4 * 64 * 2, 4 * 63 * 2]
     assert biases(model)[1].abs().max() == pytest.approx(0.01)
 
 
@@ -153,10 +178,10 @@ def test_without_a_weight_the_module_is_left_alone() -> None:
     batch = next(texts.batches(steps=1, batch_size=4, seq_len=64, seed=0))
     model = with_module()
     before = module_weights(model).clone()
-    (step,) = loop.train(model, [batch], gamma=0.01)
+    (report,) = trained(model, [batch], gamma=0.01)
     assert module_weights(model).grad is None
     assert module_weights(model).equal(before)
-    assert step.load.shape[0] == loop.evaluate(model, batch).load.shape[1] == 1
+    assert report["load"].shape[0] == loop.evaluate(model, batch).load.shape[1] == 1
 
 
 def test_bad_mtp_weight() -> None:

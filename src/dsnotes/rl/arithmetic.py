@@ -28,14 +28,14 @@ _SIGNS = {  # blanks keep two signs from becoming a third: 2××3 is no power
 _SIGN = re.compile(r"\\[a-z]+|[×·⋅∗÷^]")
 
 
-class Evaluation(NamedTuple):
+class Value(NamedTuple):
     """The value of an expression, and the numbers written in it from left to right."""
 
     value: Fraction
     numbers: tuple[Fraction, ...]
 
 
-def evaluate(expression: str) -> Evaluation:
+def evaluate(expression: str) -> Value:
     """The exact value of `expression` and the numbers that it uses.
 
     Signs may be those of print and LaTeX (× · ÷ − ^ \\times \\cdot \\div), of full width too, with
@@ -66,7 +66,7 @@ def evaluate(expression: str) -> Evaluation:
     except SyntaxError as error:
         raise ValueError(f"expression must be arithmetic, got {text!r}") from error
     numbers: list[Fraction] = []
-    return Evaluation(_value(tree.body, text, numbers), tuple(numbers))
+    return Value(_value(tree.body, text, numbers), tuple(numbers))
 
 
 def _value(node: ast.expr, text: str, numbers: list[Fraction]) -> Fraction:

@@ -21,14 +21,14 @@ Departures and open points
       "sequence"; here "sequence" is the ratio of the probabilities of whole outputs, as V3 prints.
     - DAPO (8) averages over the tokens of each group, then over groups; "token" takes one mean over
       all tokens given, as TRL does: the same for one group, for several a long group weighs more.
-    - "constant" divides by max_length, as the code of Dr. GRPO does; its formula is max_length=1.
+    - "constant" divides by max_length, as the code of Dr. GRPO does (the longest output it lets the
+      model write); its formula is max_length=1.
 
 Legend: a batch is B outputs of at most T tokens, whole groups of G outputs or not; log-probs are
 natural logarithms of the probability of the token in place t given all before it.
 """
 
 import math
-from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -36,32 +36,14 @@ from torch import Tensor
 
 from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least, narrowed, widened
-from dsnotes.rl.objective import check_mask, clipped_surrogate, k3, probability_ratio
-
-Ratio = Literal["token", "sequence", "geometric"]
-Average = Literal["sequence", "token", "constant"]
-
-
-class Variant(NamedTuple):
-    """A published objective: `scale` for `group_advantages`, `loss` for `grpo_loss`."""
-
-    scale: bool
-    loss: dict[str, Any]
-
-
-# What a report leaves open (clip width, beta of V3) keeps the default of `grpo_loss`; "dr-grpo"
-# wants its max_length besides.
-VARIANTS = {
-    "deepseekmath": Variant(True, {"ratio": "token", "average": "sequence", "beta": 0.04}),
-    "deepseek-v3": Variant(True, {"ratio": "sequence", "average": "sequence"}),
-    "deepseek-r1": Variant(  # first RL stage; its second version, section 3.2.1
-        True, {"ratio": "sequence", "average": "sequence", "clip_low": 10.0, "beta": 0.001}
-    ),
-    "dr-grpo": Variant(False, {"ratio": "token", "average": "constant"}),
-    "dapo": Variant(
-        True, {"ratio": "token", "average": "token", "clip_low": 0.2, "clip_high": 0.28}
-    ),
-}
+from dsnotes.rl.objective import (
+    GRPO,
+    Objective,
+    check_mask,
+    clipped_surrogate,
+    k3,
+    probability_ratio,
+)
 
 
 @checked
@@ -154,72 +136,65 @@ def grpo_loss(
     advantages: Float[Tensor, " batch"] | Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
     *,
-    clip_low: float = 0.2,
-    clip_high: float | None = None,
-    beta: float = 0.0,
+    objective: Objective = GRPO,
     ref_log_probs: Float[Tensor, "batch seq"] | None = None,
-    ratio: Ratio = "token",
-    average: Average = "sequence",
-    max_length: int | None = None,
 ) -> Float[Tensor, ""]:
     """Minus the objective of DeepSeekMath eq 3 (as it stands), V3 eq 26, Dr. GRPO or DAPO eq 8.
 
     At log_probs = old_log_probs its gradient is minus that of DeepSeekMath eq 20.
 
     `mask` is True on the tokens of the output: not on prompt nor padding, where anything may stand.
-    `ratio` "token", "sequence" or "geometric" (module docstring) is what is clipped; the KL is that
-    of each token, with "sequence" that of whole outputs (V3 eq 27). `average` "sequence" is a mean
-    over tokens, then over outputs; "token" one mean over all tokens of the call: when gradients are
-    accumulated, weigh calls by their tokens; "constant" divides by B * `max_length`. An output
-    without tokens counts 0. Only `log_probs` may carry gradient.
+    `objective` says which of them (the named ones stand in `rl.objective`). The KL is that of each
+    token, with ratio "sequence" that of whole outputs (V3 eq 27). With average "token", weigh calls
+    by their tokens when gradients are accumulated. An output without tokens counts 0. Only
+    `log_probs` may carry gradient.
 
     A loss beyond the largest number of the type of `log_probs` (exp of a log-ratio of 89, in
     float32) is scaled down until it and its gradient fit: sign and direction stay.
 
-    ValueError when only a derivative does not fit, when shapes differ, mask is empty, beta > 0
-    comes without `ref_log_probs`, or an option is not one of these; TypeError when mask is not
-    bool.
+    ValueError when only a derivative does not fit, when shapes differ, mask is empty, the objective
+    has a beta and `ref_log_probs` is not given, or it averages by a constant and has no
+    `max_length`; TypeError when mask is not bool.
 
-        >>> old = torch.full((2, 3), -1.0)
-        >>> grpo_loss(old, old, torch.tensor([1.0, -1.0]), torch.ones(2, 3, dtype=torch.bool))
-        tensor(-0.)
+        >>> old, mask = torch.full((2, 3), -1.0), torch.ones(2, 3, dtype=torch.bool)
+        >>> grpo_loss(old, old, torch.tensor([2.0, -1.0]), mask)
+        tensor(-0.5000)
+        >>> grpo_loss(old, old, torch.tensor([2.0, -1.0]), mask, objective=DAPO)
+        tensor(-0.5000)
     """
-    at_least(0, beta=beta)
-    at_least(1, max_length=max_length)
-    if (average == "constant") != (max_length is not None):
-        raise ValueError(
-            "max_length must be at least 1 with average 'constant' and None otherwise, got "
-            f"{max_length!r} with {average!r}"
-        )
-    if beta > 0 and ref_log_probs is None:
-        raise ValueError(f"ref_log_probs must be given when beta is not 0, got beta {beta}")
+    if objective.average == "constant" and objective.max_length is None:
+        raise ValueError("objective must have a max_length with average 'constant', got None")
+    if objective.beta > 0 and ref_log_probs is None:
+        raise ValueError(f"ref_log_probs must be given with a beta, got beta {objective.beta}")
     constants = {"old_log_probs": old_log_probs, "ref_log_probs": ref_log_probs}
     check_mask(mask, advantages=advantages, **constants)
     if advantages.ndim == 1:
-        advantages = advantages[:, None].expand_as(mask)
+        advantages = advantages[:, None].expand_as(mask)  # (batch, seq)
 
-    n_tokens = mask.sum(dim=1, keepdim=True)
+    n_tokens = mask.sum(dim=1, keepdim=True)  # (batch, 1)
     pi, old, a = (widened(x).masked_fill(~mask, 0) for x in (log_probs, old_log_probs, advantages))
-    log_ratio = pi - old
-    if ratio != "token":
-        log_ratio = log_ratio.sum(dim=1, keepdim=True)  # V3 (26)
-    if ratio == "geometric":
+    log_ratio = pi - old  # (batch, seq)
+    if objective.ratio != "token":
+        log_ratio = log_ratio.sum(dim=1, keepdim=True)  # V3 (26), (batch, 1)
+    if objective.ratio == "geometric":
         log_ratio = log_ratio / n_tokens.clamp(min=1)
     rho = probability_ratio(log_ratio, a)
-    objective = clipped_surrogate(rho, a, clip_low=clip_low, clip_high=clip_high)
-    steepness = objective.detach().abs()  # bounds the derivative by a log-prob
-    if beta > 0 and ref_log_probs is not None:
+    terms = clipped_surrogate(  # (batch, seq)
+        rho, a, clip_low=objective.clip_low, clip_high=objective.clip_high
+    )
+    steepness = terms.detach().abs()  # bounds the derivative by a log-prob
+    if objective.beta > 0 and ref_log_probs is not None:
         ref = widened(ref_log_probs).masked_fill(~mask, 0)
-        if ratio == "sequence":
+        if objective.ratio == "sequence":
             pi, ref = pi.sum(dim=1, keepdim=True), ref.sum(dim=1, keepdim=True)
         kl = k3(pi, ref)  # DeepSeekMath (4), V3 (27)
-        objective = objective - beta * kl
+        terms = terms - objective.beta * kl
         slope = (kl + ref - pi).abs()  # |r - 1|
-        steepness = steepness + beta * torch.maximum(kl, slope).detach()
+        steepness = steepness + objective.beta * torch.maximum(kl, slope).detach()
 
-    if max_length is not None:
-        share: Tensor | int = len(mask) * max_length  # "constant": Dr. GRPO
-    elif average == "token":
+    if objective.max_length is not None:
+        share: Tensor | int = len(mask) * objective.max_length  # "constant": Dr. GRPO
+    elif objective.average == "token":
         share = n_tokens.sum()  # DAPO (8)
     else:
         share = len(mask) * n_tokens.clamp(min=1)  # DeepSeekMath (3), V3 (26)
@@ -229,4 +204,4 @@ def grpo_loss(
 
     far = "log_probs lie too far from old_log_probs or ref_log_probs"
     bound = mean(steepness)
-    return narrowed(-mean(objective), log_probs, what=far, bound=bound, saturate=True)
+    return narrowed(-mean(terms), log_probs, what=far, bound=bound, saturate=True)

@@ -1,11 +1,13 @@
 """What PPO and GRPO share: log-probs and mask of an output, the clipped ratio, estimators of KL.
 
 The model's logits in place t are about the token in place t + 1, so log-probs and masks are one
-shorter than the tokens; everything after them works on these two.
+shorter than the tokens; everything after them works on these two. An `Objective` names the choices
+in which the published objectives of GRPO differ.
 
 Equations
     PPO (arXiv 1707.06347): (7) the clipped surrogate
     DeepSeekMath (arXiv 2402.03300): (4), V3 (arXiv 2412.19437): (27), the estimator k3 of KL
+    the named objectives: equations and open points in `dsnotes.rl.grpo`
 
 Departures
     DeepSeekMath calls k3 positive: it is 0 where the two policies agree. No paper mentions that the
@@ -14,13 +16,65 @@ Departures
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
-from dsnotes.checks.arguments import checked
+from dsnotes.checks.arguments import check_fields, checked
 from dsnotes.checks.numeric import at_least, narrowed, token_ids, widened
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What `grpo.grpo_loss` maximises; the defaults are those of `GRPO`.
+
+    What is clipped is the `ratio` of each "token", of the whole "sequence", or its "geometric" mean
+    per token. `average` is over the tokens of a "sequence" and then over outputs, over every
+    "token" at once, or the sum divided by a "constant" number of tokens, `max_length`.
+
+    ValueError for a negative clip width or beta, another ratio or average, and a `max_length` below
+    1 or without "constant".
+
+        >>> Objective(average="token", clip_high=0.28) == DAPO
+        True
+    """
+
+    scale: bool = True  # advantages are divided by the std of their group
+    ratio: Literal["token", "sequence", "geometric"] = "token"
+    average: Literal["sequence", "token", "constant"] = "sequence"
+    clip_low: float = 0.2
+    clip_high: float | None = None  # as clip_low
+    beta: float = 0.0  # weight of the KL to the reference
+    max_length: int | None = None  # None with "constant": `r1_zero.grpo_step` knows it
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        at_least(0, clip_low=self.clip_low, clip_high=self.clip_high, beta=self.beta)
+        at_least(1, max_length=self.max_length)
+        if self.max_length is not None and self.average != "constant":
+            raise ValueError(
+                f"max_length must be None unless average is 'constant', got {self.max_length} "
+                f"with {self.average!r}"
+            )
+
+
+# What a report leaves open (clip width, beta of V3) keeps the default.
+GRPO = Objective()  # DeepSeekMath's without KL
+DEEPSEEKMATH = Objective(beta=0.04)
+V3 = Objective(ratio="sequence")
+R1 = Objective(ratio="sequence", clip_low=10.0, beta=0.001)  # first RL stage; v2 section 3.2.1
+DR_GRPO = Objective(scale=False, average="constant")
+DAPO = Objective(average="token", clip_high=0.28)
+OBJECTIVES = {
+    "deepseekmath": DEEPSEEKMATH,
+    "deepseek-v3": V3,
+    "deepseek-r1": R1,
+    "dr-grpo": DR_GRPO,
+    "dapo": DAPO,
+}
 
 
 @checked

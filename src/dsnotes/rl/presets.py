@@ -1,7 +1,7 @@
 """The sizes of a small R1-Zero: one that a laptop runs in a minute, and a longer one for a GPU.
 
-A `Setting` is the model, the base text and both phases of training; the two presets differ in
-nothing else, so `SETTINGS[name]` is the one argument that moves a run to a larger machine.
+A `Preset` is the model, the base text and both phases of training; the two presets differ in
+nothing else, so `PRESETS[name]` is the one argument that moves a run to a larger machine.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from dsnotes.rl import shellgame
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Preset:
     """Sizes of one run; `LAPTOP` takes about a minute on one CPU core, `GPU` is the longer one.
 
     `base_lengths[k]` is how often the base text stops thinking after k swaps.
@@ -48,10 +48,14 @@ class Setting:
 
 
 @checked
-def new_model(setting: Setting, *, seed: int) -> DeepSeek:
-    """A model with random weights on the device of the setting."""
+def new_model(preset: Preset, *, seed: int) -> DeepSeek:
+    """A model with random weights on the device of the preset.
+
+    >>> sum(p.numel() for p in new_model(LAPTOP, seed=0).parameters())
+    1
+    """
     torch.manual_seed(seed)
-    return DeepSeek(setting.config).to(setting.device)
+    return DeepSeek(preset.config).to(preset.device)
 
 
 _SMALL = Config(
@@ -73,7 +77,7 @@ _SMALL = Config(
     max_position_embeddings=64,
     initializer_range=0.02,
 )
-LAPTOP = Setting(
+LAPTOP = Preset(
     config=_SMALL,
     swaps=6,
     base_lengths=(1.0,) * 7,
@@ -111,4 +115,4 @@ GPU = replace(
     rl_learning_rate=2e-4,
     device="cuda",
 )
-SETTINGS = {"laptop": LAPTOP, "gpu": GPU}
+PRESETS = {"laptop": LAPTOP, "gpu": GPU}

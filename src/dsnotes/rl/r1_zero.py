@@ -10,14 +10,15 @@ Equations
     R1 v1 section 3                   pass@1 = mean over k samples, cons@k = their majority
 
 Departures
-    - No KL term (beta = 0): rules stay right however far the policy goes, and no reference model is
-      kept. R1 has beta = 0.001 and replaces the reference every 400 steps.
+    - No KL term unless the objective has one: rules stay right however far the policy goes. R1 has
+      beta = 0.001 and replaces the reference every 400 steps, with us `TrainState.set_reference`.
     - A model this size knows nothing from pre-training; a little supervised training on bad text
       (`dsnotes.rl.shellgame.completions`) stands in for it.
 """
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -30,18 +31,18 @@ from dsnotes.checks.numeric import at_least
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl import shellgame
 from dsnotes.rl.answers import final_answer
-from dsnotes.rl.grpo import Variant, group_advantages, grpo_loss
-from dsnotes.rl.presets import Setting
+from dsnotes.rl.grpo import group_advantages, grpo_loss
+from dsnotes.rl.objective import GRPO, Objective
+from dsnotes.rl.presets import Preset
 from dsnotes.rl.reward import RewardFunction, accuracy_reward, format_reward, weighted_sum
 from dsnotes.rl.rollout import Rollout, completion_log_probs, sample
 from dsnotes.rl.shellgame import Problems, Script
-from dsnotes.training.learner import Learner
+from dsnotes.training.state import Report, TrainState
 
 RULES = weighted_sum([accuracy_reward, format_reward], weights=[1.0, 0.1])
-_GRPO = Variant(scale=True, loss={})
 
 
-class Evaluation(NamedTuple):
+class Scores(NamedTuple):
     """Shares from 0 to 1 over held-out problems, k samples of each; `length` in tokens."""
 
     pass_at_1: float
@@ -52,36 +53,36 @@ class Evaluation(NamedTuple):
 
 @checked
 def supervised_step(
-    learner: Learner, prompts: Int[Tensor, "batch seq"], completions: Int[Tensor, "batch new"]
-) -> dict[str, float]:
+    state: TrainState, prompts: Int[Tensor, "batch seq"], completions: Int[Tensor, "batch new"]
+) -> Report:
     """One step of cross-entropy on the completions; prompt and padding are not learned."""
-    device = learner.model.lm_head.weight.device
+    device = state.model.lm_head.weight.device
     tokens = torch.cat([prompts, completions], dim=1).to(device)
-    hidden = learner.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]
-    logits = learner.model.head(hidden)
+    hidden = state.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]
+    logits = state.model.head(hidden)
     loss = F.cross_entropy(logits.mT, completions.to(device).long(), ignore_index=shellgame.PAD)
-    learner.update(loss)
+    state.update(loss)
     return {"loss": loss.item()}
 
 
 @checked
-def base_step(learner: Learner, setting: Setting, *, script: Script = "digit") -> dict[str, float]:
-    """One step on fresh base text of the setting."""
-    given = shellgame.problems(setting.base_batch, swaps=setting.swaps, generator=learner.generator)
+def base_step(state: TrainState, preset: Preset, *, script: Script = "digit") -> Report:
+    """One step on fresh base text of the preset."""
+    given = shellgame.problems(preset.base_batch, swaps=preset.swaps, generator=state.generator)
     text = shellgame.completions(
         given,
-        lengths=setting.base_lengths,
-        error=setting.base_error,
+        lengths=preset.base_lengths,
+        error=preset.base_error,
         script=script,
-        generator=learner.generator,
+        generator=state.generator,
     )
-    return supervised_step(learner, given.prompts, text)
+    return supervised_step(state, given.prompts, text)
 
 
 @checked
 def respond(
     model: DeepSeek,
-    setting: Setting,
+    preset: Preset,
     given: Problems,
     *,
     samples: int,
@@ -93,7 +94,10 @@ def respond(
 
     `prefix` is put in front of every completion; it is in the texts and not in the rollout's mask.
 
-        >>> rollout, texts, answers = respond(model, LAPTOP, given, samples=16)
+        >>> given = shellgame.problems(2, generator=torch.Generator().manual_seed(0))
+        >>> _, _, answers = respond(new_model(LAPTOP, seed=0), LAPTOP, given, samples=2)
+        >>> answers
+        ['2', '2', '3', '3']
     """
     at_least(1, samples=samples)
     front = torch.tensor(prefix).long().expand(len(given.prompts), -1)
@@ -101,7 +105,7 @@ def respond(
         model,
         torch.cat([given.prompts, front], dim=1),
         group_size=samples,
-        max_new_tokens=setting.max_new_tokens,
+        max_new_tokens=preset.max_new_tokens,
         stop_token=shellgame.END_ANSWER,
         temperature=temperature,
         generator=sampler,
@@ -112,42 +116,54 @@ def respond(
 
 @checked
 def grpo_step(
-    learner: Learner,
-    setting: Setting,
+    state: TrainState,
+    preset: Preset,
     *,
     reward: RewardFunction = RULES,
     prefix: Sequence[int] = (),
-    variant: Variant = _GRPO,
+    objective: Objective = GRPO,
     temperature: float = 1.0,
-) -> dict[str, float]:
+) -> Report:
     """One step of GRPO on fresh problems: DeepSeekMath algorithm 1, lines 5 to 11.
 
     `reward` is called as TRL does, with the column `answer`. `prefix` is put in front of every
-    completion and is not learned: `shellgame.NO_THOUGHT` forbids thinking. Reports the mean reward,
-    accuracy and length |o|, the prefix not counted.
+    completion and is not learned: `shellgame.NO_THOUGHT` forbids thinking. Any objective runs: the
+    KL is to `state.reference`, at first the model as it is now, and `max_length` that of the
+    preset. Reports the mean reward, accuracy and length |o|, the prefix not counted.
+
+        >>> state = TrainState.create(new_model(LAPTOP, seed=0), steps=60, learning_rate=1e-3)
+        >>> grpo_step(state, LAPTOP, objective=DAPO)
+        {'reward': 0.0, 'accuracy': 0.0, 'length': 1.0}
     """
-    given = shellgame.problems(setting.prompts, swaps=setting.swaps, generator=learner.generator)
+    if objective.average == "constant" and objective.max_length is None:
+        objective = replace(objective, max_length=preset.max_new_tokens)
+    given = shellgame.problems(preset.prompts, swaps=preset.swaps, generator=state.generator)
     rollout, texts, answers = respond(
-        learner.model,
-        setting,
+        state.model,
+        preset,
         given,
-        samples=setting.group_size,
+        samples=preset.group_size,
         prefix=prefix,
         temperature=temperature,
-        sampler=learner.sampler,
+        sampler=state.sampler,
     )
     rewards = torch.tensor(reward(texts, answer=answers))
-    groups = rewards.view(setting.prompts, setting.group_size)
-    advantages = group_advantages(groups, scale=variant.scale).flatten()
-    log_probs = completion_log_probs(learner.model, rollout, temperature=temperature)
+    groups = rewards.view(preset.prompts, preset.group_size)
+    advantages = group_advantages(groups, scale=objective.scale).flatten()
+    log_probs = completion_log_probs(state.model, rollout, temperature=temperature)
+    ref_log_probs = None
+    if objective.beta > 0:
+        reference = state.reference or state.set_reference()
+        ref_log_probs = completion_log_probs(reference, rollout, temperature=temperature)
     loss = grpo_loss(
         log_probs,
         log_probs.detach(),  # the policy that sampled is the one updated
         advantages.to(log_probs.device),
         rollout.mask,
-        **variant.loss,
+        objective=objective,
+        ref_log_probs=ref_log_probs,
     )
-    learner.update(loss)
+    state.update(loss)
     accuracy = accuracy_reward(texts, answer=answers)
     return {
         "reward": rewards.mean().item(),
@@ -159,34 +175,27 @@ def grpo_step(
 @checked
 def evaluate(
     model: DeepSeek,
-    setting: Setting,
+    preset: Preset,
     *,
     problems: int = 200,
     samples: int = 16,
     prefix: Sequence[int] = (),
-    temperature: float = 1.0,
     seed: int = 0,
-) -> Evaluation:
+) -> Scores:
     """Score `samples` completions of each of `problems` held-out problems; nothing is changed.
 
     The same seed gives the same problems. A vote between equally frequent answers goes to the one
     given first; a problem without a single answer counts as wrong.
 
-        >>> evaluate(model, LAPTOP).pass_at_1
-        0.25
+        >>> evaluate(new_model(LAPTOP, seed=0), LAPTOP, problems=50).pass_at_1
+        0.0
     """
     at_least(1, problems=problems)
     given = shellgame.problems(
-        problems, swaps=setting.swaps, held_out=True, generator=torch.Generator().manual_seed(seed)
+        problems, swaps=preset.swaps, held_out=True, generator=torch.Generator().manual_seed(seed)
     )
     rollout, texts, answers = respond(
-        model,
-        setting,
-        given,
-        samples=samples,
-        prefix=prefix,
-        temperature=temperature,
-        sampler=_sampler(model, seed),
+        model, preset, given, samples=samples, prefix=prefix, sampler=_sampler(model, seed)
     )
     right = accuracy_reward(texts, answer=answers)
     kept = format_reward(texts)
@@ -196,7 +205,7 @@ def evaluate(
         for i in range(0, len(found), samples)
     ]
     agreed = [bool(v) and v[0][0] == a for v, a in zip(votes, given.answers, strict=True)]
-    return Evaluation(
+    return Scores(
         pass_at_1=sum(right) / len(right),
         majority=sum(agreed) / len(agreed),
         format=sum(kept) / len(kept),
@@ -207,12 +216,11 @@ def evaluate(
 @checked
 def rejection_sample(
     model: DeepSeek,
-    setting: Setting,
+    preset: Preset,
     *,
     problems: int,
     samples: int,
     keep: RewardFunction,
-    temperature: float = 1.0,
     seed: int = 0,
 ) -> tuple[Int[Tensor, "kept seq"], Int[Tensor, "kept new"]]:
     """Prompts and padded completions of training problems that `keep` gives at least 1.
@@ -220,20 +228,18 @@ def rejection_sample(
     Of `samples` completions of each problem all that pass stay (R1 v1 section 2.3.3). ValueError
     when none does.
 
-        >>> prompts, completions = rejection_sample(
-        ...     model, LAPTOP, problems=100, samples=4, keep=accuracy_reward)
+        >>> keep_all = lambda texts, **columns: [1.0] * len(texts)
+        >>> model = new_model(LAPTOP, seed=0)
+        >>> prompts, _ = rejection_sample(model, LAPTOP, problems=5, samples=4, keep=keep_all)
+        >>> prompts.shape
+        torch.Size([20, 8])
     """
     at_least(1, problems=problems)
     given = shellgame.problems(
-        problems, swaps=setting.swaps, generator=torch.Generator().manual_seed(seed)
+        problems, swaps=preset.swaps, generator=torch.Generator().manual_seed(seed)
     )
     rollout, texts, answers = respond(
-        model,
-        setting,
-        given,
-        samples=samples,
-        temperature=temperature,
-        sampler=_sampler(model, seed),
+        model, preset, given, samples=samples, sampler=_sampler(model, seed)
     )
     scores = keep(texts, answer=answers)
     passed = torch.tensor([score >= 1 for score in scores], device=rollout.mask.device)

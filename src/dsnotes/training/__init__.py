@@ -2,7 +2,7 @@
 
 texts      small data sets
 loop       one optimizer step after the other
-learner    a run that can be stopped and taken up again
+state      what a run depends on, to stop it and take it up again
 fp8/       eight-bit floating point
 dualpipe/  pipelines in both directions
 """

@@ -1,21 +1,28 @@
-"""A plain training loop for toy models, shared by the notebooks and the experiments.
+"""One training loop for all of the book, and the step of a language model.
 
-`train` is a generator: it takes one optimizer step and hands it out, so whoever runs it records,
-draws, stops early or changes something between two steps in an ordinary `for` loop. The order
-inside a step is that of V3 (arXiv 2412.19437) §2.1.2: the balancing losses and that of the
-prediction modules (§2.2) join the language loss, the optimizer moves the weights, and only then the
-load of the whole step moves the biases.
+`train` repeats a step. A step is a function of the `TrainState` that computes a loss, hands it to
+`state.update` and returns a report: `language_step` below, and `supervised_step` and `grpo_step` in
+`dsnotes.rl.r1_zero`. `train` hands out the report of each step, so whoever runs it records, draws
+or stops early in an ordinary `for` loop. A run with a checkpoint file can be interrupted; taken up
+again, it ends with the same numbers.
 
-Departure: the learning rate rises over ten steps; after that it is what the caller says.
+The order inside `language_step` is that of V3 (arXiv 2412.19437) §2.1.2: the balancing losses and
+the loss of the prediction modules (§2.2) join the language loss, the optimizer moves the weights,
+and only then the load of the step moves the biases.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+import numbers
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int, Integer
 from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least, token_ids
@@ -29,17 +36,8 @@ from dsnotes.model.balance import (
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.moe import MoE
 from dsnotes.model.mtp import mtp_loss, predict
+from dsnotes.training.state import Report, Snapshot, TrainState
 from dsnotes.training.texts import Batch
-
-Schedule = float | Callable[[int], float]
-_WARM_UP_STEPS = 10
-
-
-class Step(NamedTuple):
-    """What one optimizer step saw: the language loss (nats per token) and each layer's load."""
-
-    loss: float
-    load: Int[Tensor, "layers experts"]
 
 
 class Evaluation(NamedTuple):
@@ -50,75 +48,110 @@ class Evaluation(NamedTuple):
 
 
 @checked
-def moe_layers(model: nn.Module) -> list[MoE]:
-    """The MoE layers of a model, from the first to the last."""
-    return [module for module in model.modules() if isinstance(module, MoE)]
-
-
-@checked
-def next_token_loss(
-    logits: Float[Tensor, "batch seq vocab"], tokens: Integer[Tensor, "batch seq"]
-) -> Float[Tensor, ""]:
-    """Mean cross-entropy, in nats, of each token given the ones before it."""
-    tokens = token_ids(tokens, vocab_size=logits.shape[-1])
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
-
-
-@checked
 def train(
-    model: DeepSeek,
-    data: Iterable[Batch],
+    state: TrainState,
+    step: Callable[..., Report],
+    data: Iterable[Any] | None = None,
     *,
-    learning_rate: Schedule = 3e-3,
-    gamma: Schedule = 0.0,
+    checkpoint: str | os.PathLike[str] | None = None,
+    save_every: int = 25,
+    description: str = "",
+    progress: bool = True,
+) -> Iterator[Report]:
+    """Take the steps that are left, one at a time, and yield what each reports.
+
+    A step is `step(state)`, or `step(state, item)` with its item of `data`. It must call
+    `state.update` once, take what is random from the state, and return numbers (of Python, NumPy or
+    PyTorch) and tensors by name. Nothing happens until the result is iterated: `list(train(...))`
+    trains to the end.
+
+    With a `checkpoint` path the run is saved every `save_every` steps and at the end. If the file
+    exists already, the run goes on from it, past the items of `data` that it has seen;
+    `state.history` then holds the reports of the steps before as well.
+
+    Raises, before the first step, ValueError when the file is of another run or of something else,
+    or `save_every` is below 1, and OSError when it cannot be written; ValueError or TypeError when
+    `step` does not do what it must, ValueError when `data` ends too early.
+
+        >>> data = texts.batches(steps=2, batch_size=4, seq_len=16, seed=0)
+        >>> state = TrainState.create(model, steps=2, learning_rate=1e-3)
+        >>> [list(report) for report in train(state, language_step, data, progress=False)]
+        [['loss', 'load'], ['loss', 'load']]
+    """
+    if not isinstance(save_every, int) or save_every < 1:
+        raise ValueError(f"save_every must be a whole number of at least 1, got {save_every}")
+    snapshot = None if checkpoint is None else Snapshot(checkpoint)
+    if snapshot is not None:
+        snapshot.load(state)
+    items = None if data is None else islice(data, state.step, None)
+    bar = tqdm(
+        total=state.steps,
+        initial=state.step,
+        desc=description,
+        disable=not progress,
+        mininterval=1.0,  # a notebook keeps every state of the bar
+        leave=False,
+    )
+    with bar:
+        while (before := state.step) < state.steps:
+            report = _plain(step(state) if items is None else step(state, _next(items, state)))
+            if (times := state.step - before) != 1:
+                raise ValueError(f"step must call state.update once, it was called {times} times")
+            state.history.append(report)
+            if snapshot is not None and (state.step % save_every == 0 or state.step == state.steps):
+                snapshot.save(state)
+            bar.set_postfix({k: f"{x:.3g}" for k, x in report.items() if isinstance(x, float)})
+            bar.update()
+            yield report
+
+
+@checked
+def language_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    gamma: float = 0.0,
     expert_alpha: float = 0.0,
     sequence_alpha: float = 0.0,
     mtp_weight: float = 0.0,
-) -> Iterator[Step]:
-    """Train in place with AdamW, one optimizer step per batch, yielding after each.
+) -> Report:
+    """One step of next-token prediction: its loss (nats per token), and the load of each MoE layer.
 
-    `gamma` is the bias update speed; it and `learning_rate` may be functions of the step, from 0.
-    `expert_alpha` weighs the expert-level loss over the whole batch, `sequence_alpha` that of each
-    sequence (`model.balance`), both summed over the MoE layers. All zero: nothing balances.
-    `mtp_weight` is the lambda of `mtp.mtp_loss`; 0 leaves the prediction modules alone, and
-    their experts are then not among those of `Step.load`.
+    `gamma` is the bias update speed. `expert_alpha` weighs the expert-level loss over the whole
+    batch, `sequence_alpha` that of each sequence (`model.balance`), both summed over the MoE
+    layers. All zero: nothing balances. `mtp_weight` is the lambda of `mtp.mtp_loss`; 0 leaves the
+    prediction modules alone, and their experts are then not in the load (layers, experts).
     Bad values raise ValueError as there, as does a weight for a model without modules.
 
-        >>> data = batches(steps=100, batch_size=16, seq_len=128, seed=0)
-        >>> losses = [step.loss for step in train(DeepSeek(TINY), data, gamma=0.01)]
+        >>> batch = next(texts.batches(steps=1, batch_size=4, seq_len=16, seed=0))
+        >>> state = TrainState.create(model, steps=1, learning_rate=1e-3)
+        >>> language_step(state, batch, gamma=0.01)["load"].shape
+        torch.Size([2, 16])
     """
     at_least(0, mtp_weight=mtp_weight, expert_alpha=expert_alpha, sequence_alpha=sequence_alpha)
+    model = state.model
     moes = moe_layers(model.model.layers) if mtp_weight > 0 else _main_moe_layers(model)
     # a constant 0 needs no biases: gates without them (V1, V2) can be trained as well
-    balancer = BiasBalancer([moe.gate for moe in moes], gamma=0.0) if gamma != 0 else None
-    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.95), weight_decay=0.1)
-    for number, batch in enumerate(data):
-        for group in optimizer.param_groups:
-            group["lr"] = _at(number, learning_rate) * min(1.0, (number + 1) / _WARM_UP_STEPS)
-        tokens = batch.tokens.to(next(model.parameters()).device)
-        hidden = model.model(tokens)
-        total = loss = next_token_loss(model.head(hidden), tokens)
-        if mtp_weight > 0:
-            ahead = predict(model, hidden, tokens)
-            total = total + mtp_loss(ahead, tokens, weight=mtp_weight)
-        routings = [moe.routing for moe in moes if moe.routing is not None]
-        for indices, _, scores in routings:
-            s_prime, _ = normalised(scores)  # sigmoid ones do not sum to 1
-            total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
-            total = total + sequence_balance_loss(
-                scores.unflatten(0, (len(tokens), -1)),  # a module sees fewer tokens
-                num_experts_per_tok=indices.shape[1],
-                alpha=sequence_alpha,
-            )
-        optimizer.zero_grad()
-        total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if balancer is not None:
-            balancer.gamma = _at(number, gamma)
-            balancer.observe([routing.indices for routing in routings])
-            balancer.step()
-        yield Step(loss.item(), _load(moes))
+    balancer = BiasBalancer([moe.gate for moe in moes], gamma=gamma) if gamma != 0 else None
+    tokens = batch.tokens.to(next(model.parameters()).device)
+    hidden = model.model(tokens)  # (batch, seq, hidden)
+    total = loss = next_token_loss(model.head(hidden), tokens)
+    if mtp_weight > 0:
+        total = total + mtp_loss(predict(model, hidden, tokens), tokens, weight=mtp_weight)
+    routings = [moe.routing for moe in moes if moe.routing is not None]
+    for indices, _, scores in routings:
+        s_prime, _ = normalised(scores)  # sigmoid ones do not sum to 1
+        total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
+        total = total + sequence_balance_loss(
+            scores.unflatten(0, (len(tokens), -1)),  # (batch, seq, experts), fewer in a module
+            num_experts_per_tok=indices.shape[1],
+            alpha=sequence_alpha,
+        )
+    state.update(total)
+    if balancer is not None:
+        balancer.observe([routing.indices for routing in routings])
+        balancer.step()
+    return {"loss": loss.item(), "load": _load(moes)}
 
 
 @torch.no_grad()
@@ -128,8 +161,8 @@ def evaluate(model: DeepSeek, batch: Batch) -> Evaluation:
 
     Sum the load over the domains for MaxVio_global of each layer. Prediction modules do not run.
 
-        >>> result = evaluate(model, held_out(seq_len=128))
-        >>> max_vio(result.load.sum(0)).mean()  # over the layers
+        >>> evaluate(model, texts.held_out(seq_len=512)).load.shape  # domains, layers, experts
+        torch.Size([4, 2, 16])
     """
     losses, loads = [], []
     for domain in batch.domain.unique():
@@ -139,12 +172,27 @@ def evaluate(model: DeepSeek, batch: Batch) -> Evaluation:
     return Evaluation(sum(losses) / len(batch.tokens), torch.stack(loads))
 
 
+@checked
+def next_token_loss(
+    logits: Float[Tensor, "batch seq vocab"], tokens: Integer[Tensor, "batch seq"]
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy, in nats, of each token given the ones before it.
+
+    >>> next_token_loss(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]))  # ln 4
+    tensor(1.3863)
+    """
+    tokens = token_ids(tokens, vocab_size=logits.shape[-1])
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+
+
+@checked
+def moe_layers(model: nn.Module) -> list[MoE]:
+    """The MoE layers of a model, from the first to the last."""
+    return [module for module in model.modules() if isinstance(module, MoE)]
+
+
 def _main_moe_layers(model: DeepSeek) -> list[MoE]:
     return moe_layers(model.model.layers[: model.config.num_hidden_layers])
-
-
-def _at(step: int, schedule: Schedule) -> float:
-    return schedule(step) if callable(schedule) else schedule
 
 
 def _load(moes: list[MoE]) -> Tensor:
@@ -152,3 +200,27 @@ def _load(moes: list[MoE]) -> Tensor:
     routings = [moe.routing for moe in moes if moe.routing is not None]
     loads = [expert_load(r.indices, n_routed_experts=r.scores.shape[1]) for r in routings]
     return torch.stack(loads) if loads else torch.zeros(0, 0, dtype=torch.long)
+
+
+def _next(items: Iterator[Any], state: TrainState) -> Any:
+    for item in items:
+        return item
+    raise ValueError(f"data must hold an item for each of {state.steps} steps, got {state.step}")
+
+
+def _plain(report: Any) -> Report:
+    """Numbers of any kind as floats of Python, and tensors without their graph: safe to save."""
+    if not isinstance(report, Mapping):
+        raise TypeError(f"step must return numbers by name, got {type(report).__name__}")
+    plain: Report = {}
+    for name, value in report.items():
+        number = value
+        if isinstance(value, Tensor | np.ndarray | np.generic) and value.shape in ((), (1,)):
+            number = value.item()
+        if isinstance(name, str) and isinstance(number, numbers.Real):
+            plain[str(name)] = float(number)
+        elif isinstance(name, str) and isinstance(value, Tensor):
+            plain[str(name)] = value.detach().cpu()
+        else:
+            raise TypeError(f"step must return numbers by name, got {name!r}: {value!r}")
+    return plain

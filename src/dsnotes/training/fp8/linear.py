@@ -17,6 +17,7 @@ Departures
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -164,17 +165,37 @@ class _RoundBothWays(torch.autograd.Function):
 
 
 @checked
-def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]:
+def convert(model: nn.Module, recipe: Recipe = V3_RECIPE) -> list[str]:
     """Replace in place the linear layers that V3 runs in FP8 and none else; returns their names.
 
     The weights are shared, not copied. `o_proj` gets the recipe with an E5M6 cache (V3 section
-    3.3.3). With `recipe=None` the same layers become `Bf16Linear`. Raises TypeError when such a
-    layer has a bias or a weight that is not float32.
+    3.3.3). Raises TypeError when such a layer has a bias or a weight that is not float32.
 
-        >>> len(convert(DeepSeek(TINY)))
-        120
+        >>> len(convert(model))
+        121
     """
-    converted: list[str] = []
+
+    def fp8(name: str, inputs: int, outputs: int) -> nn.Linear:
+        own = dataclasses.replace(recipe, cache_format=E5M6) if name == "o_proj" else recipe
+        return Fp8Linear(inputs, outputs, recipe=own, device="meta")
+
+    return _exchange(model, fp8)
+
+
+@checked
+def to_bf16(model: nn.Module) -> list[str]:
+    """Replace in place the layers that `convert` replaces by the baseline, `Bf16Linear`.
+
+    Weights, names and errors as there.
+
+        >>> len(to_bf16(model))
+        121
+    """
+    return _exchange(model, lambda _, k, n: Bf16Linear(k, n, bias=False, device="meta"))
+
+
+def _exchange(model: nn.Module, new: Callable[[str, int, int], nn.Linear]) -> list[str]:
+    exchanged: list[str] = []
     for path, module in list(model.named_modules()):
         parent, _, name = path.rpartition(".")
         if name not in QUANTIZED_LINEARS or not isinstance(module, nn.Linear):
@@ -184,30 +205,22 @@ def convert(model: nn.Module, *, recipe: Recipe | None = V3_RECIPE) -> list[str]
                 f"{path} must be a float32 linear layer without bias, got {module.weight.dtype} "
                 f"and bias {module.bias is not None}"
             )
-        sizes = module.in_features, module.out_features
-        layer: nn.Linear
-        if recipe is None:
-            layer = Bf16Linear(*sizes, bias=False, device="meta")
-        elif name == "o_proj":
-            o_proj_recipe = dataclasses.replace(recipe, cache_format=E5M6)
-            layer = Fp8Linear(*sizes, recipe=o_proj_recipe, device="meta")
-        else:
-            layer = Fp8Linear(*sizes, recipe=recipe, device="meta")
+        layer = new(name, module.in_features, module.out_features)
         layer.weight = module.weight
         setattr(model.get_submodule(parent), name, layer)
-        converted.append(path)
-    return converted
+        exchanged.append(path)
+    return exchanged
 
 
 @checked
-def bytes_per_parameter(recipe: str) -> dict[str, float]:
+def bytes_per_parameter(precision: str) -> dict[str, float]:
     """What one trained parameter costs in training memory, item by item; the sum is the total.
 
     "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for all else, to compare with
     (gradients in BF16 would save 2 bytes). "fp32": everything in FP32, so that the master weight is
     the weight itself. Without sharding: ZeRO-1 divides master weight and moments by the number of
     data-parallel ranks.
-    Raises ValueError for any other recipe.
+    Raises ValueError for any other precision.
 
         >>> sum(bytes_per_parameter("v3").values())
         13.000244140625
@@ -218,9 +231,9 @@ def bytes_per_parameter(recipe: str) -> dict[str, float]:
         "bf16": {"weight": 2.0, "master": 4.0, "gradient": 4.0, "moments": 2 * 4.0},
         "fp32": {"weight": 4.0, "master": 0.0, "gradient": 4.0, "moments": 2 * 4.0},
     }
-    if recipe not in items:
-        raise ValueError(f"recipe must be one of {tuple(items)}, got {recipe!r}")
-    return items[recipe]
+    if precision not in items:
+        raise ValueError(f"precision must be one of {tuple(items)}, got {precision!r}")
+    return items[precision]
 
 
 @checked
