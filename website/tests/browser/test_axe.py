@@ -24,13 +24,12 @@ def test_no_violation(opened, theme, rules):
     assert not (found := _violations(opened.page, theme, rules)), found
 
 
+@pytest.mark.browser_context_args(viewport={"width": 375, "height": 800})  # most boxes scroll
 @pytest.mark.parametrize("address", KINDS)
-def test_no_violation_on_a_page_of_each_kind(browser, site, address):
-    page = browser.new_page(viewport={"width": 375, "height": 800})  # where most boxes scroll
-    page.goto(f"{site}/{address}", wait_until="networkidle")
+def test_no_violation_on_a_page_of_each_kind(page, address):
+    page.goto(f"/{address}", wait_until="networkidle")
     found = [_violations(page, "light", ALL), _violations(page, "dark", COLOURS)]
     assert not any(found), found
-    page.close()
 
 
 def _violations(page, theme, rules):
@@ -70,21 +69,18 @@ def _focused(page):
     )
 
 
-def test_the_keyboard_reaches_the_text_at_once(browser, site):
-    page = browser.new_page()
-    page.goto(f"{site}/book/model/moe.html", wait_until="load")
+def test_the_keyboard_reaches_the_text_at_once(page):
+    page.goto("/book/model/moe.html", wait_until="load")
     page.keyboard.press("Tab")
     name, seen = _focused(page)
     assert "跳" in name  # the link over the navigation
     assert seen
     page.keyboard.press("Enter")
     assert page.url.endswith("#main-content")
-    page.close()
 
 
-def test_everything_the_keyboard_reaches_has_a_name_and_a_mark(browser, site):
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.goto(f"{site}/notebooks/papers.html", wait_until="networkidle")
+def test_everything_the_keyboard_reaches_has_a_name_and_a_mark(page):
+    page.goto("/notebooks/papers.html", wait_until="networkidle")
     bare, names = [], []
     page.keyboard.press("Tab")
     while page.evaluate("document.activeElement !== document.body"):
@@ -97,12 +93,11 @@ def test_everything_the_keyboard_reaches_has_a_name_and_a_mark(browser, site):
         page.keyboard.press("Tab")
     assert bare == []
     assert len(names) > 60  # the navigation and the text
-    page.close()
 
 
-def test_the_keyboard_works_the_theme_the_folds_and_the_contents(browser, site):
-    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme="light")
-    page.goto(f"{site}/book/model/moe.html", wait_until="load")
+@pytest.mark.browser_context_args(viewport={"width": 390, "height": 800}, color_scheme="light")
+def test_the_keyboard_works_the_theme_the_folds_and_the_contents(page):
+    page.goto("/book/model/moe.html", wait_until="load")
     page.locator("button.theme-switch-button").first.focus()
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
@@ -118,4 +113,3 @@ def test_the_keyboard_works_the_theme_the_folds_and_the_contents(browser, site):
     expect(contents).to_be_visible()
     page.keyboard.press("Escape")
     expect(contents).to_be_hidden()
-    page.close()

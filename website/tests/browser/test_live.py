@@ -5,20 +5,19 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 
 NOTEBOOK = "notebooks/papers"
+LIVE = Path(__file__).parents[2] / "live.py"
 
 
 @pytest.fixture
 def live():
-    from pathlib import Path
-
-    script = Path(__file__).parents[3] / "website" / "live.py"
     process = subprocess.Popen(
-        [sys.executable, str(script), "--port", "0"], stdout=subprocess.PIPE, text=True
+        [sys.executable, LIVE, "--port", "0"], stdout=subprocess.PIPE, text=True
     )
     address = process.stdout.readline().split()[1]
     yield address
@@ -30,8 +29,7 @@ def live():
             urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5)
 
 
-def test_a_reader_changes_a_cell_and_runs_it(browser, live):
-    page = browser.new_page()
+def test_a_reader_changes_a_cell_and_runs_it(page, live):
     outside = []
     page.on("request", lambda r: "//127.0.0.1:" in r.url or outside.append(r.url))
     page.goto(live)  # as it is printed
@@ -45,19 +43,16 @@ def test_a_reader_changes_a_cell_and_runs_it(browser, live):
         cell.get_by_role("button", name="run", exact=True).click()
     expect(page.locator("main")).to_contain_text("answer 42", timeout=60_000)
     assert [url for url in outside if not url.startswith(("data:", "blob:"))] == []
-    page.close()
 
 
-def test_without_the_server_there_is_no_button(browser, site):
-    page = browser.new_page()
+def test_without_the_server_there_is_no_button(page):
     button = page.get_by_role("button", name="在页内编辑并运行")
-    page.goto(f"{site}/{NOTEBOOK}.html", wait_until="networkidle")
+    page.goto(f"/{NOTEBOOK}.html", wait_until="networkidle")
     assert button.count() == 0
-    page.goto(f"{site}/{NOTEBOOK}.html#live=9:token")  # nobody listens there
+    page.goto(f"/{NOTEBOOK}.html#live=9:token")  # nobody listens there
     page.reload()
     expect(page.get_by_role("status")).to_contain_text("没有应答", timeout=20_000)
     expect(button).to_be_hidden()
-    page.close()
 
 
 def test_a_wrong_token_is_refused(live):

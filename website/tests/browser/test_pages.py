@@ -33,40 +33,34 @@ def test_page_fits_a_phone(opened):
     assert wide <= 390
 
 
-def test_page_reads_without_scripts(browser, site, opened):
-    context = browser.new_context(java_script_enabled=False)
-    page = context.new_page()
-    page.goto(f"{site}/{opened.name}.html", wait_until="domcontentloaded")
+def test_page_reads_without_scripts(new_context, name):
+    page = new_context(java_script_enabled=False).new_page()
+    page.goto(f"/{name}.html", wait_until="domcontentloaded")
     main = page.locator("main article").first
     assert main.is_visible()
     assert len(main.inner_text()) > 200
     assert page.locator("nav a").count() > 20  # the way to the other pages
-    context.close()
 
 
-def test_permalinks_lead_to_their_pages(browser, site):
-    page = browser.new_page()
-    page.goto(f"{site}/id/moe.html", wait_until="load")
+def test_permalinks_lead_to_their_pages(page):
+    page.goto("/id/moe.html", wait_until="load")
     page.wait_for_url("**/book/model/moe.html")
-    page.close()
 
 
 @pytest.mark.parametrize(
     "public", ["https://book.example/notes", ""], ids=["public", "own machine"]
 )
-def test_a_citation_is_copied_with_the_day_and_the_address(browser, site, public):
+def test_a_citation_is_copied_with_the_day_and_the_address(page, base_url, public):
     """On a machine of its own the book does not know its address, and leaves the word for it."""
-    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
     if public:
         there = re.compile(re.escape(public))
         page.route(
             there,
             lambda route: route.fulfill(
-                response=route.fetch(url=there.sub(site, route.request.url))
+                response=route.fetch(url=there.sub(base_url, route.request.url))
             ),
         )
-    page.goto(f"{public or site}/book/model/moe.html", wait_until="load")
+    page.goto(f"{public}/book/model/moe.html", wait_until="load")
     block = page.locator(".cite-this div.highlight").first
     block.hover()
     block.locator("button.copybtn").click()
@@ -74,12 +68,10 @@ def test_a_citation_is_copied_with_the_day_and_the_address(browser, site, public
     today = page.evaluate("new Date().toLocaleDateString('sv')")
     address = f"{public}/id/moe.html" if public else "网址"
     assert f"[{today}]. {address}." in copied
-    context.close()
 
 
-def test_icons_are_drawn(browser, site):
-    page = browser.new_page()
-    page.goto(f"{site}/book/model/moe.html", wait_until="networkidle")
+def test_icons_are_drawn(page):
+    page.goto("/book/model/moe.html", wait_until="networkidle")
     missing = page.evaluate(
         """async () => {
           // a character that the font lacks is as wide as one that is certainly missing
@@ -97,4 +89,3 @@ def test_icons_are_drawn(browser, site):
         }"""
     )
     assert missing == []
-    page.close()

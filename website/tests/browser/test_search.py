@@ -27,10 +27,10 @@ TYPED = """async query => {
 
 
 @pytest.fixture(scope="module")
-def answers(browser, site):
+def answers(browser, base_url):
     """[(query, wanted pages, ms, pages found, name of the first)]"""
     page = browser.new_page()
-    page.goto(f"{site}/search.html", wait_until="load")
+    page.goto(f"{base_url}/search.html", wait_until="load")
     found = []
     for query, wanted in QUERIES:
         ms, links = page.evaluate(TYPED, str(query))
@@ -54,13 +54,11 @@ def test_few_results_land_beside_the_explanation(answers):
 
 
 @pytest.mark.parametrize(("query", "doc", "title"), EXPLAINED)
-def test_the_first_result_explains(browser, site, query, doc, title):
-    page = browser.new_page()
-    page.goto(f"{site}/search.html?q={quote(str(query))}", wait_until="load")
+def test_the_first_result_explains(page, query, doc, title):
+    page.goto(f"/search.html?q={quote(str(query))}", wait_until="load")
     first = page.locator("#search-results ol.search > li > a").first
     assert first.get_attribute("href").split(".html")[0].removeprefix("./") == doc
     assert first.inner_text().split(" › ")[-1] == title
-    page.close()
 
 
 def test_results_come_in_200_ms(answers):
@@ -69,9 +67,8 @@ def test_results_come_in_200_ms(answers):
     assert times[45] < 200
 
 
-def test_a_result_shows_the_section_and_the_place(browser, site):
-    page = browser.new_page()
-    page.goto(f"{site}/search.html?q={quote('解耦 RoPE')}", wait_until="load")
+def test_a_result_shows_the_section_and_the_place(page):
+    page.goto(f"/search.html?q={quote('解耦 RoPE')}", wait_until="load")
     first = page.locator("#search-results ol.search > li").first
     expect(first.locator("> a")).to_have_text("多头潜在注意力 (MLA) › RoPE 为什么要解耦")
     assert first.locator("mark").count() > 0
@@ -82,34 +79,26 @@ def test_a_result_shows_the_section_and_the_place(browser, site):
         "RoPE 为什么要解耦"
         in page.locator(f"[id='{anchor}'] > h2, [id='{anchor}'] > h3").inner_text()
     )
-    page.close()
 
 
-def test_what_is_not_there_is_said(browser, site):
-    page = browser.new_page()
-    page.goto(f"{site}/search.html?q=zzzyyy", wait_until="load")
+def test_what_is_not_there_is_said(page):
+    page.goto("/search.html?q=zzzyyy", wait_until="load")
     expect(page.get_by_role("status")).to_contain_text("没有找到")
-    page.close()
 
 
-def test_every_section_listed_is_on_its_page(browser, site):
+def test_every_section_listed_is_on_its_page(page, html):
     """A result must not lead to an anchor that the page does not have."""
-    page = browser.new_page()
-    page.goto(f"{site}/search.html", wait_until="load")
+    page.goto("/search.html", wait_until="load")
     sections = page.evaluate("searchData.map(s => [s.doc, s.anchor])")
-    page.close()
-    html = Path(__file__).parents[3] / "_build" / "html"
     texts = {doc: (html / f"{doc}.html").read_text("utf8") for doc, _ in sections}
     gone = [(d, a) for d, a in sections if a and f'id="{a[1:]}"' not in texts[d]]
     assert gone == []
 
 
-def test_the_keyboard_opens_the_search(browser, site):
-    page = browser.new_page()
-    page.goto(f"{site}/book/model/moe.html", wait_until="load")
+def test_the_keyboard_opens_the_search(page):
+    page.goto("/book/model/moe.html", wait_until="load")
     page.keyboard.press("Control+K")
     page.keyboard.type("权重吸收")
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?q=*")
     expect(page.locator("#search-results ol.search > li > a").first).to_contain_text("权重吸收")
-    page.close()

@@ -27,9 +27,8 @@ def unpacked(archive, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def page(browser):
+def page(page):
     """A page that sees nothing but files; what goes wrong is in its list of trouble."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.trouble = []
     page.on("requestfailed", lambda request: page.trouble.append(f"failed: {request.url}"))
     page.on("console", lambda m: m.type == "error" and page.trouble.append(f"console: {m.text}"))
@@ -41,8 +40,7 @@ def page(browser):
             or page.trouble.append(f"outside: {request.url}")
         ),
     )
-    yield page
-    page.close()
+    return page
 
 
 def test_the_same_book_gives_the_same_archive(archive, tmp_path):
