@@ -120,7 +120,7 @@ def test_whole_numbers_in_fields_of_floats_become_floats() -> None:
     assert '"routed_scaling_factor": 2.0' in json.dumps(config_json(config))
 
 
-# Files of others
+# --- files of others ---
 
 V3 = config_json(DEEPSEEK_V3)
 V2 = config_json(DEEPSEEK_V2)

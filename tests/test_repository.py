@@ -141,6 +141,18 @@ def test_hooks_call_files_that_exist() -> None:
                 assert (ROOT / word).is_file(), word
 
 
+@pytest.mark.parametrize("room", ["src", "tests", "website", "benchmarks", "experiments"])
+def test_parts_of_a_file_are_headed_in_one_style(room: str) -> None:
+    """`# --- the part ---`; a comment that stands alone between empty lines is such a head."""
+    alone = re.compile(r"(?<=\n\n)# .*(?=\n\n)|^ *# ?[-=*~]{2,}.*", re.M)
+    heads = [
+        (path.relative_to(ROOT).as_posix(), head)
+        for path in (ROOT / room).rglob("*.py")
+        for head in alone.findall(path.read_text("utf8"))
+    ]
+    assert [(path, h) for path, h in heads if not re.fullmatch(r"# --- \S.* ---", h)] == []
+
+
 def test_forms_ask_for_something_and_their_questions_have_names() -> None:
     forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[0-9]*.yml"))
     assert len(forms) == 3

@@ -66,7 +66,7 @@ def test_scores_are_percentages(name: str) -> None:
             assert re.fullmatch(r"\d+\.\d\d?", cell), (row, column)
 
 
-# ---------- training cost ----------
+# --- training cost ---
 
 
 def test_cost_of_v3() -> None:
@@ -90,7 +90,7 @@ def test_cost_of_r1() -> None:
     assert [round(gpus * h / 1e3) for h in (198, 80)] == [hours[0], hours[2]]
 
 
-# ---------- R1 ----------
+# --- R1 ---
 
 
 def test_curve_lies_on_the_grid_of_its_measurement() -> None:
@@ -193,7 +193,7 @@ def test_students_and_their_bases() -> None:
         assert all(a > b for a, b in pairwise(family))
 
 
-# ---------- V3 ----------
+# --- V3 ---
 
 
 def test_v3_in_both_papers() -> None:

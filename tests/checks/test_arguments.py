@@ -93,7 +93,7 @@ FUNCTIONS = {
 }
 
 
-# ---- Valid calls
+# --- valid calls ---
 
 
 def ints(*shape: int, below: int = 5) -> Tensor:
@@ -692,7 +692,7 @@ MAY_BE_NEGATIVE = {"seed", "x", "eos", "stop_token"}  # -1 is no token, and stop
 FIXED = {"hidden", "in", "pairs", "c_r", "n_r", "heads", "channels"}
 
 
-# ---- Broken arguments
+# --- broken arguments ---
 
 
 def dimensions(annotation: Any) -> list[str]:

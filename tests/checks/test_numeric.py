@@ -138,7 +138,7 @@ def check(
         assert same(g, expected, cancelled, wide_cancelled), (g, expected)
 
 
-# Estimators of KL
+# --- estimators of KL ---
 
 
 @many
@@ -157,7 +157,7 @@ def test_estimators_of_kl(data: st.DataObject, dtype: torch.dtype, other: torch.
         check(k, [pi, ref], right, [-slope, slope], cancelled=1.0)  # r - 1
 
 
-# Advantages
+# --- advantages ---
 
 
 def exact_advantages(rewards: list[float], *, scale: bool, correction: int, eps: float) -> Tensor:
@@ -229,7 +229,7 @@ def test_gradient_of_equal_rewards_is_0(dtype: torch.dtype) -> None:
     assert rewards.grad.abs().max() == 0
 
 
-# Formats of eight bits
+# --- formats of eight bits ---
 
 
 def numbers_of(fmt: Format) -> list[float]:
@@ -332,7 +332,7 @@ def test_quantize(data: st.DataObject, dtype: torch.dtype, fmt: Format, power_of
             assert v == pytest.approx(number, rel=2**-23, abs=tiny)
 
 
-# The objectives
+# --- the objectives ---
 
 
 def exponential(x: float) -> float:
@@ -512,7 +512,7 @@ def test_a_policy_loss_that_does_not_fit_is_the_largest_number(dtype: torch.dtyp
         assert torch.allclose(g.double(), slope * (largest / right), rtol=tolerance(dtype), atol=0)
 
 
-# Sampling
+# --- sampling ---
 
 
 @many
@@ -575,7 +575,7 @@ def test_next_token_probs(
     assert same(found, right / right.sum(), 1.0)
 
 
-# Balance
+# --- balance ---
 
 
 @many

@@ -32,7 +32,7 @@ def random_scores(*shape: int) -> Tensor:
 loads = st.lists(st.integers(0, 1000), min_size=2, max_size=8).filter(any).map(torch.tensor)
 
 
-# --- equations, against loops written from the paper ---------------------------------------------
+# --- equations, against loops written from the paper ---
 
 
 def test_expert_load_counts_every_slot() -> None:
@@ -149,7 +149,7 @@ def test_a_step_against_the_loss_lowers_the_overloaded_expert() -> None:
     assert (gradient[..., 1:] < 0).all()
 
 
-# --- the bias -------------------------------------------------------------------------------------
+# --- the bias ---
 
 
 def test_overloaded_goes_down_underloaded_up_average_stays() -> None:
@@ -345,7 +345,7 @@ def test_a_moe_layer_is_balanced_by_its_bias() -> None:
     assert max(history[-10:]) < 0.3
 
 
-# --- traps: the wrong variant on concrete numbers, and what ours does -----------------------------
+# --- traps: the wrong variant on concrete numbers, and what ours does ---
 
 
 def test_trap_1_a_bias_trained_by_the_loss_never_moves() -> None:
@@ -442,7 +442,7 @@ def test_trap_7_eq_18_counts_the_choice_without_bias() -> None:
     assert counted_with_bias.item() == pytest.approx(0.8)  # f = (0, 2): would lower expert 1
 
 
-# --- bad input ------------------------------------------------------------------------------------
+# --- bad input ---
 
 
 def test_bad_input_is_named() -> None:

@@ -91,7 +91,7 @@ def naive(moe: MoE, u: Tensor) -> Tensor:
     return out if moe.shared_experts is None else out + ffn(moe.shared_experts, u)  # (12)
 
 
-# ---- the equations
+# --- the equations ---
 
 
 @every_config
@@ -142,7 +142,7 @@ def test_shared_experts_are_one_network_of_their_joint_width() -> None:
     assert MoE(replace(SMALL, n_shared_experts=0)).shared_experts is None
 
 
-# ---- the traps of routing, in the order of the book's list
+# --- the traps of routing, in the order of the book's list ---
 
 
 def test_trap_1_gate_uses_unbiased_score() -> None:
@@ -272,7 +272,7 @@ def test_trap_9_tokens_choose_experts() -> None:
     assert per_token.min() < 4 < per_token.max()  # with expert choice some get fewer, some more
 
 
-# ---- properties
+# --- properties ---
 
 
 @st.composite
@@ -360,7 +360,7 @@ def test_affinities_that_underflow_give_zero() -> None:
     assert weights.tolist() == [[0.0] * 4]  # 0/0 without the 1e-20
 
 
-# ---- precision
+# --- precision ---
 
 
 @pytest.mark.parametrize("config", [GROUPS, V2], ids=["v3", "v2"])
@@ -423,7 +423,7 @@ def test_block_can_be_copied_after_a_call() -> None:
     torch.testing.assert_close(clone(x), y)
 
 
-# ---- segmentation, isolation, combinatorics
+# --- segmentation, isolation, combinatorics ---
 
 
 def expert_parameters(config: Config) -> tuple[int, int]:
@@ -488,7 +488,7 @@ def test_one_expert_of_v3_has_its_published_size() -> None:
     assert sum(p.numel() for p in expert.parameters()) == 44_040_192
 
 
-# ---- bad input
+# --- bad input ---
 
 
 @pytest.mark.parametrize("block", [MoE, Gate])

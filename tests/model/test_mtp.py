@@ -46,7 +46,7 @@ def oracle(tokens: Tensor, shift: int, vocab_size: int = 16) -> Tensor:
     return 50.0 * F.one_hot((tokens + shift) % vocab_size, vocab_size).float()
 
 
-# Equations
+# --- equations ---
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -103,7 +103,7 @@ def test_a_module_sees_up_to_the_token_it_is_fed_and_no_further() -> None:
         assert same.tolist() == [i + k < 6 for i in range(9 - k)]
 
 
-# Traps
+# --- traps ---
 
 
 def test_trap_1_targets_shifted_twice() -> None:
@@ -227,7 +227,7 @@ def test_trap_6_the_sum_is_divided_by_t() -> None:
         assert mtp_loss(uniform, tokens, weight=1.0) == pytest.approx(expected)
 
 
-# Packed documents
+# --- packed documents ---
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -254,7 +254,7 @@ def test_one_document_is_the_plain_loss() -> None:
     assert mtp_loss(logits, tokens, weight=0.3, documents=torch.ones_like(tokens)) == plain
 
 
-# Sharing
+# --- sharing ---
 
 
 def test_embedding_and_head_are_shared_with_one_gradient() -> None:
@@ -339,7 +339,7 @@ def test_bfloat16() -> None:
     assert ((narrow.float() - wide).norm() / wide.norm()).item() < 0.05
 
 
-# Bad input
+# --- bad input ---
 
 
 def test_bad_input() -> None:

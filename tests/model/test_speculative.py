@@ -54,7 +54,7 @@ def two_tokens(
     return q * keep + (q * (1 - keep)).sum() * other
 
 
-# The rule
+# --- the rule ---
 
 
 def test_rule_is_exact_by_enumeration() -> None:
@@ -134,7 +134,7 @@ def test_equal_distributions_up_to_rounding() -> None:
     assert set(extra.tolist()) == {0, 1, 2, 3}
 
 
-# Decoding
+# --- decoding ---
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -243,7 +243,7 @@ def test_one_new_token_needs_no_step() -> None:
     assert found.accepted.shape == (2, 0)
 
 
-# Acceptance
+# --- acceptance ---
 
 
 def test_expected_tokens_per_step() -> None:
@@ -303,7 +303,7 @@ def test_tokens_per_step_of_two_drafts_follow_from_the_overlaps() -> None:
     assert found.tokens_per_step == pytest.approx(1 + first + first * second, abs=0.03)
 
 
-# Bad input
+# --- bad input ---
 
 
 def test_bad_input() -> None:

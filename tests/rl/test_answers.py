@@ -169,7 +169,7 @@ def test_the_same_text_up_to_white_space(a: str, b: str, same: bool) -> None:
     assert same_answer(b, a) is same
 
 
-# Any rational number in any style. The value is known from the generator, never read back.
+# --- any rational number in any style: its value is known, never read back ---
 
 WIDE = str.maketrans({c: chr(ord(c) + 0xFEE0) for c in "0123456789+-./,%$"})
 
@@ -264,7 +264,7 @@ def test_a_number_next_to_another_is_wrong(one: tuple[str, Fraction], data: st.D
     assert earned(text, f"{wrong.numerator}/{wrong.denominator}") == float(wrong == value)
 
 
-# A second reader, written apart: character by character, values by Fraction.
+# --- a second reader, written apart: character by character, values by Fraction ---
 
 
 class _Reader:
@@ -402,7 +402,7 @@ def test_any_text_is_a_number_or_none(text: str) -> None:
     assert number is None or abs(number) < 10**201
 
 
-# Hostile texts
+# --- hostile texts ---
 
 UNITS = [
     *(

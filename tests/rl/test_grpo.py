@@ -14,7 +14,7 @@ from torch import Tensor
 from dsnotes.rl.grpo import group_advantages, grpo_loss, process_advantages
 from dsnotes.rl.objective import DAPO, DR_GRPO, OBJECTIVES, V3, Objective
 
-# Advantages
+# --- advantages ---
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_leave_one_out_baseline() -> None:
     assert torch.allclose(found, rewards - others.view(2, 5), atol=1e-6)
 
 
-# The objective
+# --- the objective ---
 
 
 def sample(*, batch: int = 6, seq: int = 7, spread: float = 0.3) -> dict[str, Tensor]:
@@ -423,7 +423,7 @@ def test_bfloat16() -> None:
     assert found.item() == pytest.approx(grpo_loss(**wide, objective=objective).item(), abs=0.02)
 
 
-# Bad input
+# --- bad input ---
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_a_reward_model_learns_the_pairs(base) -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
-# The recorded runs: what the page says of all seeds
+# --- the recorded runs: what the page says of all seeds ---
 
 RECORD = json.loads(
     (Path(__file__).parents[2] / "book" / "data" / "runs" / "reward.json").read_text("utf-8")

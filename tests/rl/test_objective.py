@@ -17,7 +17,7 @@ from dsnotes.rl.objective import (
     token_log_probs,
 )
 
-# The clip
+# --- the clip ---
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_two_clip_widths() -> None:
     assert clipped_surrogate(rho, up, clip_low=10.0).tolist()[-1] == 11.0
 
 
-# Log-probs and masks
+# --- log-probs and masks ---
 
 
 def test_token_log_probs_are_about_the_next_token() -> None:
@@ -111,7 +111,7 @@ def test_several_end_tokens() -> None:
         assert completion_mask(tokens, lengths, eos=eos).sum() == length
 
 
-# Estimators of KL
+# --- estimators of KL ---
 
 ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
 Estimator = Callable[[Tensor, Tensor], Tensor]
@@ -180,7 +180,7 @@ def test_gaussian_table() -> None:
         assert found.std().item() / 0.5 == pytest.approx(spread, abs=0.06)
 
 
-# Bad input
+# --- bad input ---
 
 
 def test_bad_input() -> None:

@@ -64,7 +64,7 @@ def solve(prompt: list[int]) -> str:
     return ball
 
 
-# Supervised training
+# --- supervised training ---
 
 
 def test_prompt_and_padding_are_not_learned() -> None:
@@ -84,7 +84,7 @@ def test_prompt_and_padding_are_not_learned() -> None:
     assert found == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
 
 
-# GRPO
+# --- GRPO ---
 
 
 def gradients(run: TrainState) -> Tensor:
@@ -209,7 +209,7 @@ def test_a_rewarded_habit_spreads() -> None:
     assert history[-1]["reward"] > 0.9
 
 
-# Scores
+# --- scores ---
 
 
 def test_pass_at_1_is_a_mean_and_majority_a_vote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_rejection_sampling_keeps_what_passes(monkeypatch: pytest.MonkeyPatch) -
         )
 
 
-# Presets
+# --- presets ---
 
 
 def test_presets_hold_the_longest_completion_and_fit_the_model() -> None:
@@ -284,7 +284,7 @@ def test_the_preset_for_a_gpu_runs_on_a_cpu_too() -> None:
     assert run.step == 2
 
 
-# Recorded runs
+# --- recorded runs ---
 
 RUNS = Path(__file__).parents[2] / "book" / "data" / "runs"
 

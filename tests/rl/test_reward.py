@@ -29,7 +29,7 @@ def chat(text: str) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": text}]
 
 
-# Final answer and accuracy
+# --- final answer and accuracy ---
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_equality(found: str, reference: str, right: bool) -> None:
     assert accuracy_reward([completion], answer=[reference]) == [float(right)]
 
 
-# Format
+# --- format ---
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_formats(text: str, template: float, think: float) -> None:
     assert think_reward([text]) == [think]
 
 
-# Language
+# --- language ---
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_language_looks_at_the_thinking_alone() -> None:
     assert language_reward([text, "先算", "<think>先算"], language=["zh"] * 3) == [1.0, 0.0, 0.0]
 
 
-# Expressions
+# --- expressions ---
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_game_of_24(expression: str, right: bool) -> None:
     assert expression_reward([text], numbers=[[8, 7, 4, 8]], target=[24]) == [float(right)]
 
 
-# Signature
+# --- signature ---
 
 
 def test_plain_and_conversational_completions_score_alike() -> None:
@@ -310,7 +310,7 @@ def test_wrong_arguments_are_named_without_run_time_annotations() -> None:
         assert line.startswith(expected), (call, line)
 
 
-# Any text
+# --- any text ---
 
 PIECES = [
     "<think>",
@@ -373,7 +373,7 @@ def test_a_million_characters(text: str) -> None:
         assert math.isfinite(function([text], **columns)[0])
 
 
-# Naive rewards, a text that fools each, and ours on the same text
+# --- naive rewards, a text that fools each, and ours on the same text ---
 
 
 class Hack(NamedTuple):

@@ -22,7 +22,7 @@ def build() -> RewardModel:
     return model
 
 
-# Loss
+# --- loss ---
 
 
 def test_loss_by_definition() -> None:
@@ -78,7 +78,7 @@ def test_strengths_are_recovered() -> None:
     assert torch.allclose(found.detach() - found[0].item(), truth, atol=0.12)
 
 
-# Model
+# --- model ---
 
 
 def test_score_is_a_scalar_head_on_the_last_token() -> None:

@@ -196,7 +196,7 @@ def test_full_v3_names_shapes_and_counts() -> None:
     assert Counter(n.split(".")[1] for n in block if n.startswith("mlp"))["experts"] == 3 * 256
 
 
-# Bad input: each time one error, and nothing loaded
+# --- bad input: each time one error, and nothing loaded ---
 
 GATE = "model.layers.1.mlp.experts.2.gate_proj.weight"
 
@@ -252,7 +252,7 @@ def test_index_and_files_must_agree(model: DeepSeek, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-# Files of others
+# --- files of others ---
 
 
 FP8_WEIGHT = "model.layers.0.self_attn.o_proj.weight"

@@ -89,7 +89,7 @@ function formula(name, stages, { forward, backward, weight, pair }) {
   return { bubble: (stages / 2 - 1) * (pair + backward - 3 * weight), activations: stages + 1 };
 }
 
-// ---------- the page ----------
+// --- the page ---
 
 const NAMES = { F: "前向", B: "完整反向", I: "输入梯度的反向", W: "权重梯度的反向" };
 const SLIDERS = [

@@ -26,7 +26,7 @@ CUT = """() => [...document.querySelectorAll("article *")].filter((box) =>
     getComputedStyle(box).backgroundImage.split("linear-gradient").length > 4])"""
 
 
-# ---------- nothing is cut off ----------
+# --- nothing is cut off ---
 
 
 def test_what_is_wider_than_the_page_says_so(page, name):
@@ -47,7 +47,7 @@ def test_no_raw_latex_in_tables(soup, name):
     assert [c for c in cells if re.search(r"\$[^$]+\$|\\[a-z]{2}|[_^]\{", c)] == []
 
 
-# ---------- folds ----------
+# --- folds ---
 
 
 @pytest.mark.parametrize("media", ["screen", "print"])
@@ -74,7 +74,7 @@ def test_paper_gets_the_code_that_is_folded(page):
     assert page.locator("article details.hide[open]").count() == 0
 
 
-# ---------- copying ----------
+# --- copying ---
 
 
 def _copied(page, selector, index=0):
@@ -134,7 +134,7 @@ def test_half_a_formula_is_copied_whole(page):
     assert text.strip() == f"${tex}$"
 
 
-# ---------- places in a page ----------
+# --- places in a page ---
 
 
 def test_headings_have_addresses_that_stay(soup, name):
@@ -212,7 +212,7 @@ def test_a_permalink_keeps_the_place(page):
     assert unquote(page.url).endswith("#权重吸收")
 
 
-# ---------- citing ----------
+# --- citing ---
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -235,7 +235,7 @@ def test_the_book_is_cited_where_the_button_leads(page):
     )  # in no other book
 
 
-# ---------- the interactive figure ----------
+# --- the interactive figure ---
 
 
 def test_one_press_restores_the_timeline(page):

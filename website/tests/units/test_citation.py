@@ -84,7 +84,7 @@ def test_every_page_of_the_book_has_a_permalink_and_none_is_lost():
     assert set(moved.values()) <= set(pages)
 
 
-# ---------- a small site ----------
+# --- a small site ---
 
 
 CONF = """

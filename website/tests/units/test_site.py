@@ -58,7 +58,7 @@ BIB = r"""
 """
 
 
-# ---------- references ----------
+# --- references ---
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_every_entry_of_the_book_has_a_reference():
         assert "{" not in reference, key
 
 
-# ---------- one style sheet, one script ----------
+# --- one style sheet, one script ---
 
 
 def test_rules_that_match_nothing_are_left_out():
@@ -143,7 +143,7 @@ def test_a_page_loads_the_two_files():
     assert bundle.link(new, "let x;", "2") == new
 
 
-# ---------- search ----------
+# --- search ---
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_formulas_are_found_as_they_are_typed():
     )
 
 
-# ---------- formulas ----------
+# --- formulas ---
 
 
 def test_formula_becomes_html_and_mathml():
@@ -300,7 +300,7 @@ def test_style_sheet_and_script_of_katex_are_of_one_version():
     assert fonts == {f"fonts/{p.name}" for p in (folder / "fonts").iterdir()}
 
 
-# ---------- links to code ----------
+# --- links to code ---
 
 
 def test_locate_finds_the_line_of_every_kind_of_symbol(tmp_path):
@@ -316,7 +316,7 @@ def test_locate_finds_the_line_of_every_kind_of_symbol(tmp_path):
     assert codelink.locate(tmp_path, "other.mod") is None
 
 
-# ---------- figures ----------
+# --- figures ---
 
 
 def test_ink_turns_light_and_data_keeps_its_colour():
@@ -380,7 +380,7 @@ def test_figure_is_paired_once(tmp_path):
     assert darkfigures.twin(kept, "a.svg", page) == kept
 
 
-# ---------- addresses of headings ----------
+# --- addresses of headings ---
 
 
 def test_a_heading_is_called_by_its_label_or_its_title():
@@ -409,7 +409,7 @@ def test_a_heading_is_called_by_its_label_or_its_title():
     assert document.nameids["实验"] == "实验"
 
 
-# ---------- small parts ----------
+# --- small parts ---
 
 
 def test_polish_repairs_and_repeats_without_effect():
@@ -525,7 +525,7 @@ def test_settings_name_every_extension_and_every_page():
         assert any((ROOT / f"{page}{suffix}").is_file() for suffix in (".md", ".ipynb")), page
 
 
-# ---------- two small sites ----------
+# --- two small sites ---
 
 
 PAGE = r"""
