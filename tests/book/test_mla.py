@@ -7,7 +7,7 @@ from dsnotes.config import DEEPSEEK_V3
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGE = (BOOK / "model" / "mla.md").read_text("utf8")
-FIGURE = (BOOK / "assets" / "figures" / "mla-latent.svg").read_text("utf8")
+FIGURE = (BOOK / "figures" / "mla-latent.svg").read_text("utf8")
 
 HEADS, CONTENT = DEEPSEEK_V3.num_attention_heads, DEEPSEEK_V3.qk_nope_head_dim
 POSITION, VALUE = DEEPSEEK_V3.qk_rope_head_dim, DEEPSEEK_V3.v_head_dim
