@@ -6,7 +6,7 @@ configuration; V2 and V2-Lite: arXiv 2405.04434 §3.1.2 and appendix B.1).
 
 Departures from the released file: keys that do not describe the architecture (`torch_dtype`,
 `quantization_config`, ...) are not kept, and a value that contradicts another one is refused. How
-files of others are read stands in `dsnotes.config_file`.
+files of other programs are read is described in `dsnotes.config_file`.
 """
 
 from collections.abc import Mapping
@@ -60,7 +60,9 @@ class Config:
     The symbols of the V3 report stand beside the fields. `Config(...)` raises ValueError naming
     the field when a value is out of range or contradicts another one.
 
-        >>> tiny = dataclasses.replace(TINY, n_routed_experts=32)
+        >>> from dataclasses import replace
+        >>> replace(TINY, n_routed_experts=32).num_experts_per_tok
+        4
     """
 
     vocab_size: int  # V
@@ -137,11 +139,12 @@ class Config:
     def from_json(cls, source: str | Path | Mapping[str, Any]) -> "Config":
         """Read a `config.json` of V2 or V3 (a path, or its parsed content).
 
-        `rope_theta` and YaRN are read in either spelling, `rope_scaling` or `rope_parameters`.
-        ValueError names a field that is missing, unknown, or means something that the model here
-        does not compute, and the `model_type` of another family.
+        YaRN is read from `rope_scaling` or from `rope_parameters`. ValueError names a field that is
+        missing or unknown, or that asks for something the model here does not compute, and the
+        `model_type` of another family.
 
-            >>> Config.from_json("DeepSeek-V3/config.json").kv_lora_rank
+            >>> from dsnotes.config_file import config_json
+            >>> Config.from_json(config_json(DEEPSEEK_V3)).kv_lora_rank
             512
         """
         raw = source if isinstance(source, Mapping) else read_json(source)

@@ -1,9 +1,9 @@
 """config.json as other programs write it: read into the fields of `Config`, and written back.
 
-What a file says is read right or refused with the field named. A field is one of four kinds: a
-field of `Config`; one that must have a certain value, because the model here computes nothing else;
-one that says nothing about the function of the model; and any other, which is refused. Models of
-other families are refused by their `model_type`, also where all their fields look familiar.
+A field is read correctly, or it is refused by name. There are four kinds of fields: a field of
+`Config`; a field that must have a certain value, because the model here computes nothing else; a
+field that does not change what the model computes; and any other field, which is refused. A model
+of another family is refused by its `model_type`, even when all its fields are known.
 
 Sources
     DeepSeek's released files, and those that transformers 5 saves for `deepseek_v2` and
@@ -82,7 +82,7 @@ _YARN = {"factor", "original_max_position_embeddings", "beta_fast", "beta_slow"}
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file; ValueError names the file and says what it is instead."""
+    """The object in a JSON file. ValueError names a file that is something else, and says what."""
     path = Path(path)
     if path.exists() and not path.is_file():  # a pipe or device could be read for ever
         raise ValueError(f"{path} is not JSON: it is no file")
@@ -99,12 +99,12 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def architecture(raw: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    """The fields of `Config`, called `names`, that a released configuration stands for.
+    """The values of the fields of `Config`, called `names`, in a released configuration.
 
-    `rope_scaling` comes as the fields of `RopeScaling`, or None. ValueError names what is missing,
-    unknown, of another family, or of a value that the model here does not compute.
+    `rope_scaling` is a dictionary of the fields of `RopeScaling`, or None. ValueError names a field
+    that is missing, unknown or of another family, or a value that the model here does not compute.
 
-        >>> architecture(json.loads(text), {f.name for f in fields(Config)})["kv_lora_rank"]
+        >>> architecture(config_json(DEEPSEEK_V3), set(asdict(DEEPSEEK_V3)))["kv_lora_rank"]
         512
     """
     family = _family(raw)
@@ -128,7 +128,7 @@ def architecture(raw: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
 
 
 def check_derived(raw: Mapping[str, Any], config: "Config") -> None:
-    """ValueError when a field that follows from others says something else."""
+    """ValueError when a field that follows from other fields contradicts them."""
     for name, follows in _DERIVED.items():
         absent = name == "num_key_value_heads" and raw.get(name) is None
         if name in raw and not absent:
@@ -136,7 +136,7 @@ def check_derived(raw: Mapping[str, Any], config: "Config") -> None:
 
 
 def config_json(config: "Config") -> dict[str, Any]:
-    """What config.json holds: our fields, and what other readers of the file need besides.
+    """The content of config.json: our fields, and the fields that other readers of the file need.
 
     >>> config_json(TINY)["model_type"]
     'deepseek_v3'
@@ -161,7 +161,7 @@ def config_json(config: "Config") -> dict[str, Any]:
 
 
 def _family(raw: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """What the class named by `model_type` computes in any case; nothing where none is named."""
+    """The values that `model_type` fixes; none when the file names no `model_type`."""
     if (model_type := raw.get("model_type")) is None:
         return {}
     if not isinstance(model_type, str) or model_type not in _FAMILIES:

@@ -1,4 +1,4 @@
-"""What every function does with what it is given: say what is wrong with it, by name.
+"""How functions check what they are given: an error names the argument that is wrong.
 
 arguments  a call held to the signature of the function: kind, range, shape
 rules      what an annotation allows

@@ -1,8 +1,8 @@
-"""Arguments held to the signature: what a function's annotations say is what it takes, and no more.
+"""Arguments checked against the signature: a function accepts what its annotations say, no more.
 
 `checked` reads the annotations of a function once and compares every call with them: the kind of
 numbers in a tensor, its shape, and that a size with one name is the same in all arguments. PyTorch
-would rather broadcast (6, 1) against (6, 7) and return another number than the one asked for.
+alone would broadcast (6, 1) against (6, 7) and return a number that nobody asked for.
 
     Float, Int, Bool ...    kind of numbers; Int is signed, Integer of any whole-number type, Float
                             is bfloat16 or wider
@@ -12,8 +12,8 @@ would rather broadcast (6, 1) against (6, 7) and return another number than the 
     int, float, bool, ...   whole number; finite number; an instance of the class; `|` is or
     a named tuple           an instance, and what its own annotations say of its tensors
 
-What a signature cannot say (a range, an order) the function checks itself, with `at_least` and
-`token_ids` of `dsnotes.checks.numeric` where they serve.
+A signature cannot express a range or an order. The function checks these itself, often with
+`at_least` and `token_ids` of `dsnotes.checks.numeric`.
 """
 
 import dataclasses
@@ -32,10 +32,16 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def checked(function: Function) -> Function:
     """The function, with ValueError or TypeError for arguments that its annotations do not allow.
 
-    The error names the argument, what was expected and what came. TypeError: another type or kind
-    of numbers; ValueError: another shape, NaN or infinity for a float, no member of a Literal.
+    The error names the argument, what was expected and what came. A wrong type or kind of numbers
+    is a TypeError. A wrong shape is a ValueError, and so is a float that is NaN or infinite, or a
+    value that is not in a Literal.
 
-        >>> norm = checked(lambda x: x.norm())  # nothing is annotated, nothing checked
+        >>> @checked
+        ... def double(x: int) -> int:
+        ...     return 2 * x
+        >>> double(1.5)
+        Traceback (most recent call last):
+        TypeError: x must be a whole number, got 1.5
     """
     parameters = inspect.signature(function).parameters.values()
     plan = [
@@ -65,7 +71,7 @@ def checked(function: Function) -> Function:
 
 
 def check_fields(record: Any) -> None:
-    """For a dataclass, in its `__post_init__`: the errors of `checked`, for its fields."""
+    """Check the fields of a dataclass in its `__post_init__`; the errors are those of `checked`."""
     fields = dataclasses.fields(record)
     rules = [(field.name, rule_of(field.type), getattr(record, field.name)) for field in fields]
     given = [(name, rule, value) for name, rule, value in rules if rule is not None]
@@ -75,7 +81,7 @@ def check_fields(record: Any) -> None:
 
 
 def _refusal(name: str, given: list[tuple[str, Rule, Any]]) -> Exception:
-    """The error for the argument `name`, the first of those given that does not fit."""
+    """The error for the argument `name`, the first one that does not fit."""
     sizes: Sizes = {}
     owner: dict[str, str] = {}  # which argument has set a size
     for argument, rule, value in given:

@@ -1,8 +1,8 @@
 """Every field of a dataclass checked against its type, in one place.
 
-Dataclasses do not look at what they are given. Here the annotation says what a field holds, and a
-value that is something else is refused by name: a text for a number, a number for a truth value,
-a number that is not finite, a mapping for an object.
+A dataclass does not check its values. Here the annotation of a field says what the field holds, and
+an error names the field that holds something else: a text instead of a number, a number instead of
+a truth value, a number that is not finite, a mapping instead of an object.
 """
 
 import math
@@ -13,12 +13,13 @@ from typing import Any, Literal, get_args, get_origin
 
 
 def check_fields(instance: Any, *, within: str = "", may_be_zero: Collection[str] = ()) -> None:
-    """Raise ValueError naming the first field whose value does not fit its annotation.
+    """ValueError names the first field whose value does not fit its annotation.
 
-    Numbers are positive, those in `may_be_zero` not negative. Known annotations: int, float, bool,
-    a Literal, a dataclass, and each of them `| None`. A whole number in a field of floats becomes a
-    float, also in a frozen instance. `within` stands before the names in errors.
+    Numbers must be above 0; those in `may_be_zero` may also be 0. Known annotations are int, float,
+    bool, a Literal, a dataclass, and each of these `| None`. A whole number in a float field is
+    turned into a float, in a frozen instance too. `within` is put before the names in errors.
 
+        >>> from dsnotes.config import RopeScaling
         >>> check_fields(RopeScaling(factor=40, original_max_position_embeddings=4096))
     """
     for field in fields(instance):

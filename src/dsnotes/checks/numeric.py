@@ -1,9 +1,9 @@
 """Wide in between, narrow outside: results that are right for every finite input, or an error.
 
-exp of a log-ratio of 89 overflows float32, a square of 300 overflows float16, and a gradient of
-0 * inf is NaN: then the value of a loss may still be small. What is as small as a batch of tokens
-is therefore computed in float64 and handed back in the type of its inputs. Beside it stand
-checks that signatures cannot express.
+An intermediate number can overflow although the loss itself is small: exp of a log-ratio of 89
+overflows float32, a square of 300 overflows float16, and a gradient of 0 * inf is NaN. Quantities
+as small as a batch of tokens are therefore computed in float64 and returned in the type of the
+inputs. The module also holds checks that a signature cannot express.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def widened(x: Tensor) -> Tensor:
-    """x in float64; on Apple's GPUs, which have none, in float32.
+    """x in float64, or in float32 on Apple's GPUs, which have no float64.
 
     >>> widened(torch.ones(2, dtype=torch.float16)).dtype
     torch.float64
@@ -22,14 +22,16 @@ def widened(x: Tensor) -> Tensor:
 def narrowed(
     x: Tensor, *like: Tensor, what: str, bound: Tensor | None = None, saturate: bool = False
 ) -> Tensor:
-    """x in the type of the first of `like`; ValueError when that cannot hold it.
+    """x in the type of the first tensor of `like`; ValueError when x does not fit that type.
 
-    `bound` is at least as large as x and as its derivatives by the tensors `like`, so that these
-    fit as well, each in its own type. `what` begins the message. With `saturate` a scalar x that is
-    finite and does not fit is scaled down instead, its derivatives with it, until all of them do.
+    `bound` is at least as large as x and as its derivatives by the tensors `like`; when the bound
+    fits, they all fit, each in its own type. `what` is the beginning of the error message. With
+    `saturate`, a finite scalar x that does not fit is scaled down, and its derivatives with it,
+    until all of them fit.
 
         >>> narrowed(torch.tensor(1e5).double(), torch.ones(1).half(), what="scores are too large")
-        ValueError: scores are too large: 1e+05 does not fit torch.float16
+        Traceback (most recent call last):
+        ValueError: scores are too large: 100000 does not fit torch.float16
     """
     largest = (x if bound is None else bound).detach().abs()
     limit = min(torch.finfo(tensor.dtype).max for tensor in like)
@@ -43,9 +45,10 @@ def narrowed(
 
 
 def at_least(minimum: int, **values: int | float | None) -> None:
-    """ValueError unless every value that is given is at least `minimum`; None is not given.
+    """ValueError when a value is below `minimum`. A value of None is not checked.
 
     >>> at_least(0, beta=0.1, gamma=-1.0)
+    Traceback (most recent call last):
     ValueError: gamma must be at least 0, got -1.0
     """
     for name, value in values.items():
@@ -54,9 +57,10 @@ def at_least(minimum: int, **values: int | float | None) -> None:
 
 
 def channels(size: int, **tensors: Tensor) -> None:
-    """ValueError unless the last dimension of every tensor has `size`, as the weights want it.
+    """ValueError unless the last dimension of every tensor has the size that the weights need.
 
     >>> channels(64, x=torch.ones(2, 1))
+    Traceback (most recent call last):
     ValueError: x must have 64 channels in its last dimension, got shape (2, 1)
     """
     for name, tensor in tensors.items():
@@ -68,9 +72,9 @@ def channels(size: int, **tensors: Tensor) -> None:
 
 
 def token_ids(tokens: Tensor, *, vocab_size: int, name: str = "tokens") -> Tensor:
-    """Tokens of any whole-number type as int64, the one that every operation of PyTorch indexes by.
+    """Tokens of any whole-number type as int64, the index type that all of PyTorch accepts.
 
-    ValueError outside 0 .. vocab_size - 1, TypeError for other types.
+    ValueError for a token outside 0 .. vocab_size - 1, TypeError for other types.
 
         >>> token_ids(torch.tensor([3, 1], dtype=torch.uint8), vocab_size=4)
         tensor([3, 1])

@@ -1,8 +1,8 @@
-"""What an annotation allows: the rules that `checks.arguments` holds the arguments of a call to.
+"""What an annotation allows: the rules by which `checks.arguments` checks the arguments of a call.
 
-A rule knows whether a value is of an allowed kind (else TypeError), whether it fits (else
-ValueError), and how to say what is allowed. Fitting a tensor sets the sizes of its named
-dimensions; the values that follow must agree.
+A rule says whether a value is of an allowed kind (if not: TypeError), whether it fits (if not:
+ValueError), and describes what is allowed. A tensor that fits fixes the sizes of its named
+dimensions; the later arguments must have the same sizes.
 """
 
 import inspect

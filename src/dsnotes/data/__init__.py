@@ -1,6 +1,6 @@
-"""Where the files lie that notebooks read: tables of papers and records of experiments.
+"""The files that notebooks read: tables of papers and records of experiments.
 
-They belong to the book and lie in its folder `book/data`; a wheel carries a copy of them, so that
+They belong to the book and are in its folder `book/data`. A wheel contains a copy of them, so that
 a notebook runs wherever the library is installed.
 """
 

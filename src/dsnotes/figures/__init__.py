@@ -1,4 +1,4 @@
-"""The furniture of the figures: one look, tables of papers, the drawing of a pipeline.
+"""What the figures of the book share: a style, tables of papers, the drawing of a pipeline.
 
 style     fonts and colours
 tables    tables of papers, read as they stand

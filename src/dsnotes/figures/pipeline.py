@@ -1,6 +1,6 @@
 """A schedule as a figure in the manner of V3 (arXiv 2412.19437) figure 5: a row per rank.
 
-Simulated timelines and traces of real runs are drawn alike, so that they can stand side by side.
+Simulated timelines and traces of real runs are drawn in the same way, so they can be compared.
 """
 
 from typing import TYPE_CHECKING
@@ -27,11 +27,16 @@ def draw_timeline(
 ) -> None:
     """Draw `timeline` on `ax`; in an overlapped pair the forward is the upper half.
 
-    A black strip marks the second direction, also where colours turn to grey. `numbers` writes the
-    micro-batch into each box, best up to about 20 micro-batches on a wide figure. `unit` is that of
-    time.
+    A black strip marks the second direction, so a grey print shows it too. `numbers` writes the
+    micro-batch into each box; this is readable up to about 20 micro-batches on a wide figure.
+    `unit` is the unit of time.
 
-        >>> draw_timeline(ax, simulate(dualpipe(8, 20)))
+        >>> from matplotlib.figure import Figure
+        >>> from dsnotes.training.dualpipe import schedule, timeline
+        >>> ax = Figure().subplots()
+        >>> draw_timeline(ax, timeline.simulate(schedule.dualpipe(4, 8)))
+        >>> len(ax.get_yticks())
+        4
     """
     for rank, events in enumerate(timeline.events):
         for action, start, end in events:
@@ -52,9 +57,12 @@ def draw_timeline(
 
 
 def legend_patches(*timelines: Timeline) -> list["Patch"]:
-    """What a legend of `timelines` shows, for a figure of several axes: its kinds, in one order.
+    """The entries of one legend for several timelines: the kinds of action in them, in one order.
 
-    >>> figure.legend(handles=legend_patches(left, right), loc="outside lower center", ncols=5)
+    >>> from dsnotes.training.dualpipe import schedule, timeline
+    >>> patches = legend_patches(timeline.simulate(schedule.one_f_one_b(2, 4)))
+    >>> [patch.get_label() for patch in patches]
+    ['前向', '完整反向']
     """
     from matplotlib.patches import Patch
 

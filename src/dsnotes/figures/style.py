@@ -1,12 +1,12 @@
 """One look for every figure of the book, with Chinese labels on any machine.
 
-`use_style()` registers the font that ships with the package (a subset of Noto Sans SC, OFL: all of
-GB 2312, the symbols of our formulas, and of later characters those of many names, as 镕 and 喆;
-matplotlib warns of any other), sets sizes and a colour cycle, and makes notebooks emit SVG that is
-identical from run to run. Backgrounds are transparent: the page decides on light or dark, and its
-style sheet adapts the ink.
+`use_style()` registers the font of the package, sets sizes and a colour cycle, and makes notebooks
+write SVG that is the same in every run. The font is a subset of Noto Sans SC (OFL): all of GB 2312,
+the symbols of our formulas, and newer characters that are common in names, such as 镕 and 喆;
+matplotlib warns of any other character. Backgrounds are transparent: the page chooses light or
+dark, and its style sheet adapts the colour of lines and text.
 
-Colours are the eight of Okabe and Ito (safe for colour-blind readers), reordered so that
+The colours are those of Okabe and Ito (safe for colour-blind readers), in an order in which
 neighbours also differ in grey; the cycle changes the dash pattern as well.
 """
 
@@ -30,7 +30,7 @@ _DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 2)), "-"]
 
 
 def use_style() -> None:
-    """Set the style for all figures made from here on; safe to call more than once.
+    """Set the style of all figures made after this call; a second call changes nothing.
 
     >>> from dsnotes.figures import style
     >>> style.use_style()

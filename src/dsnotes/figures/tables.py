@@ -1,10 +1,10 @@
-"""Tables of papers, read as they stand and drawn as dots.
+"""Tables of papers, read without changes and drawn as dots.
 
-A table is a CSV file with one header line; an empty cell means that the source gives no value. Such
-a cell is NaN in a column (and then not drawn), and refused when it is asked for by name.
+A table is a CSV file with one header line; an empty cell means that the source gives no value. In a
+column such a cell is NaN, which is not drawn; asking for the cell itself is an error.
 
-No equations: the numbers are the papers'. Torch is not needed, so that the site's extensions can
-look up cells by the same rule.
+No equations: the numbers are those of the papers. Torch is not needed, so that the extensions of
+the site can look up cells in the same way.
 """
 
 import csv
@@ -28,8 +28,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 class Table:
     """Cells as text: `rows[i][j]` belongs to `columns[j]`.
 
-    Rows are found by their labels (see `text`), not by number: a page that cites a row keeps
-    citing it when a row is added above.
+    Rows are found by their labels (see `text`), not by number: a page still cites the same row
+    after another row is added above it.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Table:
         return [row[j] for row in self.rows]
 
     def values(self, column: str) -> list[float]:
-        """The cells of one column as numbers, NaN where the source gives none.
+        """The cells of one column as numbers; an empty cell is NaN.
 
         Raises ValueError where a cell is neither empty nor a number.
 
@@ -65,10 +65,10 @@ class Table:
         return [self._number(cell, column) if cell else math.nan for cell in self.labels(column)]
 
     def text(self, row: str, column: str) -> str:
-        """One cell. `row` is the text of a cell of that row, or several joined by `&`, so many
-        that they fit one row only: `"LiveCodeBench & Pass@1-COT"`.
+        """One cell. `row` is the text of a cell of that row, or the texts of several cells, joined
+        by `&`, that no other row has: `"LiveCodeBench & Pass@1-COT"`.
 
-        Raises ValueError where no row, several rows or an empty cell is meant.
+        Raises ValueError when `row` fits no row or several rows, and when the cell is empty.
 
         >>> from dsnotes.figures.tables import Table
         >>> Table("t", ("model", "score"), (("A", "1"), ("B", ""))).text("A", "score")
@@ -101,7 +101,7 @@ class Table:
 
 
 def number_in(cell: str) -> float | None:
-    """The number that a cell is, None where it is none: "1_000", "nan" and "inf" are text.
+    """The number in a cell, or None when it is a text; "1_000", "nan" and "inf" are texts.
 
     >>> from dsnotes.figures.tables import number_in
     >>> number_in("-4.5"), number_in("1_000")
@@ -117,12 +117,13 @@ def number_in(cell: str) -> float | None:
 def read_table(path: str | Path) -> Table:
     """Read a CSV file in UTF-8 whose first line is the header, as spreadsheets save it.
 
-    A byte order mark and empty lines at the end are passed over. Raises ValueError where the file
-    is in another encoding or no CSV, an empty line stands between others, a line has not as many
-    cells as the header, or two columns have one name; FileNotFoundError without the file.
+    A byte order mark and empty lines at the end are ignored. Raises ValueError when the file is in
+    another encoding or is not CSV, when an empty line is not at the end, when a line and the header
+    differ in the number of cells, and when two columns have one name; FileNotFoundError when there
+    is no file.
 
-    >>> from dsnotes.figures.tables import read_table
-    >>> read_table("book/data/r1_table2_r1zero.csv").number("DeepSeek-R1-Zero", "aime2024_pass1")
+    >>> _ = Path("scores.csv").write_text("model,score\\nA,71.0\\n", "utf8")
+    >>> read_table("scores.csv").number("A", "score")
     71.0
     """
     path = Path(path)
@@ -172,14 +173,14 @@ def dot_plot(
     labels: Sequence[str],
     highlight: str | None = None,
 ) -> None:
-    """One line a row, one mark a series; a grey bar spans the row. NaN is not drawn.
+    """Draw one line per row and one mark per series; a grey bar spans the marks of a row.
 
-    `series` maps a name to its values, one for each of `labels`, which run from top to bottom.
-    `highlight` names the series that is drawn as full blue circles; the others are hollow, and lie
-    on top, so that no mark hides another.
+    `series` maps a name to its values, one for each of `labels`, from top to bottom; NaN is not
+    drawn. `highlight` names the series that is drawn as full blue circles. The other marks are
+    hollow and are drawn on top, so that no mark hides another.
 
-    Raises ValueError where there are more series than marks, a series has not as many values as
-    there are labels, or `highlight` is none of the series.
+    Raises ValueError when there are more series than marks, when a series and `labels` differ in
+    length, and when `highlight` is not the name of a series.
 
     >>> import matplotlib.pyplot as plt
     >>> dot_plot(plt.figure().subplots(), {"A": [1.0, 2.0]}, labels=["x", "y"], highlight="A")

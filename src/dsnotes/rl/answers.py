@@ -1,20 +1,20 @@
-r"""Answers as people write them: where a completion gives one, and when two say the same.
+r"""Answers as people write them: where a completion gives its answer, and when two are the same.
 
-A text is brought to one spelling first (`normalise`). Then a number is read by one small grammar
-and compared exactly, as a fraction; everything else is compared as text, up to white space. Nothing
-is computed or executed, and any text takes time proportional to its length.
+`normalise` first gives a text one spelling. Then a small grammar reads numbers, which are compared
+exactly, as fractions; everything else is compared as text, except for white space. Nothing is
+computed or executed, and the time is proportional to the length of the text.
 
 No equation of a paper: R1 (arXiv 2501.12948) v1 section 2.2.2 says that a mathematical answer is
 given in a required form, a box for example, and is verified by rules.
 
-The grammar, after `normalise`; white space is free between its parts, not within a number
+The grammar, after `normalise`; white space is allowed between its parts, not inside a number
     number   = [sign] (decimal [%] | \frac whole whole [%] | whole / whole), a dollar sign at an end
     whole    = digits, or digits in groups of three: 1,000
     decimal  = whole [. digits] | . digits
 
-What it leaves to a computer algebra system, on purpose: 2+3 for 5, x+1 for 1+x, mixed numbers,
-powers of ten, roots, sets in another order, units other than % and $. None of them is a number
-here, so they earn a reward only against a reference of the same text.
+The grammar is small on purpose. It does not know 2+3 for 5, x+1 for 1+x, mixed numbers, powers of
+ten, roots, sets in another order, and units other than % and $. These are not numbers here, so they
+earn a reward only when the reference is the same text.
 """
 
 import re
@@ -64,12 +64,12 @@ _BRACE = re.compile(r"\\[{}]|(\\boxed\s*\{)|([{}])")
 
 
 def normalise(text: str) -> str:
-    r"""One spelling for what is written in several; the value of no number changes.
+    r"""One spelling for what can be written in several ways; no number changes its value.
 
-    Full-width signs and digits become plain; minus and slash have one sign each. What stands around
-    all of it goes: $…$, \(…\), \[…\], \text{…}, **…**, and one full stop. \, and {,} between groups
-    of three digits go, other spaces of LaTeX are blanks; \dfrac is \frac, \left and \right go too.
-    TypeError for what is not a text.
+    Full-width signs and digits become plain, and minus and slash have one sign each. What encloses
+    the whole text is removed: $…$, \(…\), \[…\], \text{…}, **…**, and one full stop. \, and {,}
+    between groups of three digits, \left and \right are removed too. Other spaces of LaTeX become
+    blanks, and \dfrac becomes \frac. TypeError unless it is a text.
 
         >>> normalise(r"$\dfrac{ 1 }{２}$。"), normalise(r"10\,000")
         ('\\frac{ 1 }{2}', '10000')
@@ -87,11 +87,11 @@ def normalise(text: str) -> str:
 
 
 def parse_number(text: str) -> Fraction | None:
-    r"""The number that a text is, exactly; None when it is not a number and nothing else.
+    r"""The exact number that a text is; None when the text is anything but one number.
 
-    Decimals, thousands, ratios of whole numbers as a/b or \frac{a}{b}; % is a hundredth, a dollar
-    sign says nothing. Other units, powers of ten and mixed numbers are None, as is 1/2%, which two
-    readers read in two ways.
+    It may be a decimal, with groups of thousands, or a ratio of whole numbers, a/b or \frac{a}{b}.
+    % divides by a hundred, and a dollar sign is ignored. Other units, powers of ten and mixed
+    numbers give None. So does 1/2%, which can be read in two ways.
 
         >>> parse_number("-1,250.50"), parse_number(r"\tfrac34"), parse_number("1e999999999")
         (Fraction(-2501, 2), Fraction(3, 4), None)
@@ -116,10 +116,10 @@ def _number(text: str) -> Fraction | None:
 
 
 def same_answer(found: str, reference: str) -> bool:
-    r"""Whether two answers are the same number; where neither is a number, the same text.
+    r"""Whether two answers are the same number or, when neither is a number, the same text.
 
-    The text is compared up to white space, where there is none as well: (1, 2) is (1,2) and 2 \pi
-    is 2\pi. It still keeps words and numbers apart: "1 2" is not 12.
+    White space does not count in a text: (1, 2) is (1,2), and 2 \pi is 2\pi. But it separates words
+    and numbers: "1 2" is not 12.
 
         >>> same_answer("50％", r"$\frac{1}{2}$"), same_answer("[0, 1)", "[0,1)")
         (True, True)
@@ -137,9 +137,10 @@ def same_answer(found: str, reference: str) -> bool:
 def final_answer(text: str) -> str | None:
     r"""The one final answer of a completion; None when it gives none, or more than one.
 
-    Read after the last </think>, so that the thinking may mention anything; a <think> that is never
-    closed has no answer. There it is the content of the <answer> block, of which there must be one,
-    else the content of \boxed{...}, else all of it. Boxes may repeat one content, not differ.
+    The answer is looked for after the last </think>, so the thinking may contain anything; after a
+    <think> that is never closed there is no answer. It is the content of the one <answer> block; if
+    there is no such block, the content of \boxed{...}; if there is no box, the whole rest. Several
+    boxes must have the same content.
 
         >>> final_answer(r"<think>\boxed{4}?</think> So \boxed{\frac{1}{2}}.")
         '\\frac{1}{2}'
@@ -161,7 +162,7 @@ def final_answer(text: str) -> str | None:
 
 
 def _boxes(text: str) -> list[str]:
-    """Contents of the outermost \\boxed{...}, braces balanced, in one pass."""
+    """The contents of the outermost \\boxed{...} with balanced braces, found in one pass."""
     found, opened, start = [], [], None  # opened: for each open brace, whether it opens that box
     for brace in _BRACE.finditer(text):
         if brace[1] and start is None:

@@ -1,9 +1,8 @@
-"""Exact value of an arithmetic expression that a stranger wrote, in bounded time and space.
+"""The exact value of an arithmetic expression from an unknown author, in bounded time and space.
 
-The text is brought to one spelling and parsed to a syntax tree, where only numbers, + - * / ** and
-brackets are walked; no name is ever looked up and nothing is executed. What could take long is
-refused before it is computed: length and nesting before parsing, the size of a number before every
-product and power.
+The text gets one spelling and is parsed to a syntax tree. Only numbers, + - * / ** and brackets are
+accepted; no name is looked up and nothing is executed. Expensive work is refused before it starts:
+length and nesting are checked before parsing, and the size of a number before every operation.
 
 No equation of a paper: R1 (arXiv 2501.12948) v1 section 2.2.2 only says that a mathematical answer
 is verified by rules. Values are fractions, so 0.1 + 0.2 is 0.3 and nothing is rounded.
@@ -38,10 +37,10 @@ class Value(NamedTuple):
 def evaluate(expression: str) -> Value:
     """The exact value of `expression` and the numbers that it uses.
 
-    Signs may be those of print and LaTeX (× · ÷ − ^ \\times \\cdot \\div), of full width too, with
-    $…$ around all of it: see `answers.normalise`. Powers need a whole exponent. ValueError
-    when anything but arithmetic is in it, when it divides by zero, and when it is longer, deeper or
-    larger than `MAX_LENGTH`, `MAX_DEPTH`, `MAX_BITS`; TypeError for what is not a text.
+    The signs of print and LaTeX (× · ÷ − ^ \\times \\cdot \\div) are allowed, full-width signs and
+    $…$ around the text too: see `answers.normalise`. An exponent must be a whole number. ValueError
+    when the text is not arithmetic, when it divides by zero, and when it exceeds `MAX_LENGTH`,
+    `MAX_DEPTH` or `MAX_BITS`; TypeError unless it is a text.
 
         >>> evaluate("(7 - 8/8) * 4").value
         Fraction(24, 1)

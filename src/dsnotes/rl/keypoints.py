@@ -1,15 +1,15 @@
-"""A task that no rule of the training sees, small enough to know the truth: chasing a reward model.
+"""A small task with a known true quality, to watch a policy that exploits its reward model.
 
 A question gives three letters, the key points; an answer is up to seven letters. Its true quality
-is F1: are the points there, and is nothing else. A judge that sees no number prefers one of two
-answers; a `RewardModel` learns from the judge, and a policy chases its scores.
+is F1: it should contain the points and nothing else. A judge prefers one of two answers, without
+giving a number. A `RewardModel` learns from the judge, and a policy maximises its scores.
 
 Equations
     quality = 2 |points hit| / (|letters written| + 3), the F1 of the letters against the points
     P(first preferred) = sigmoid(8 (q_first - q_second)), a Bradley-Terry judge on true quality
 
-Nothing here is from a paper; it stands for what R1 (arXiv 2501.12948) v2 section B.5 reports, a
-reward that goes on rising while the work gets worse.
+The task is not from a paper. It stands for what R1 (arXiv 2501.12948) v2 section B.5 reports: the
+reward still rises while the quality falls.
 
 Shapes: a row of tokens is 3 points, SEP, then up to 7 letters and END to the end of the row.
 """
@@ -64,7 +64,7 @@ def new_prompts(n: int, *, generator: Generator) -> Int[Tensor, "n prompt"]:
 def careless_answers(
     prompts: Int[Tensor, "n prompt"], *, generator: Generator
 ) -> Int[Tensor, "n seq"]:
-    """Prompts with answers of 1 to 5 letters, each a key point with probability 0.6, else any."""
+    """Prompts with answers of 1 to 5 letters: a key point with probability 0.6, else any letter."""
     n, size = len(prompts), (len(prompts), LONGEST + 1)
     point = torch.randint(POINTS, size, generator=generator)
     letters = torch.where(
@@ -78,19 +78,23 @@ def careless_answers(
 
 @checked
 def written(tokens: Int[Tensor, "n seq"]) -> Bool[Tensor, "n answer"]:
-    """True on the letters of the answer: what stands before its first END."""
+    """True on the letters of the answer, the tokens before its first END.
+
+    >>> written(torch.tensor([[0, 1, 2, SEP, 2, END, END]])).tolist()
+    [[True, False, False]]
+    """
     return (tokens[:, PROMPT:] == END).cumsum(dim=1) == 0
 
 
 @checked
 def lengths(tokens: Int[Tensor, "n seq"]) -> Int[Tensor, " n"]:
-    """Tokens of each row up to the first END, which is read as well."""
+    """Number of tokens of each row up to the first END, END included."""
     return PROMPT + written(tokens).sum(dim=1) + 1
 
 
 @checked
 def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
-    """Share of the key points that the answer names."""
+    """Share of the key points that the answer contains."""
     answer = tokens[:, PROMPT:].masked_fill(~written(tokens), END)
     hit = (tokens[:, :POINTS, None] == answer[:, None]).any(dim=2)
     return hit.sum(dim=1) / POINTS
@@ -98,20 +102,28 @@ def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
 
 @checked
 def quality(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
-    """F1 of the letters against the key points: 1 for each point once and nothing else."""
+    """F1 of the letters against the key points: 1 when each point occurs once and nothing else.
+
+    >>> quality(torch.tensor([[0, 1, 2, SEP, 2, 1, 0, END], [0, 1, 2, SEP, 2, END, END, END]]))
+    tensor([1.0000, 0.5000])
+    """
     return 2 * POINTS * recall(tokens) / (written(tokens).sum(dim=1) + POINTS)
 
 
 @checked
 def show(row: Int[Tensor, " seq"]) -> tuple[str, str]:
-    """Key points and answer of one row, as letters."""
+    """Key points and answer of one row, as letters.
+
+    >>> show(torch.tensor([0, 1, 2, SEP, 2, 9, END]))
+    ('ABC', 'CJ')
+    """
     text = "".join((LETTERS + ".|")[i] for i in row.tolist())
     return text[:POINTS], text[PROMPT:].split(".")[0]
 
 
 @checked
 def base_policy(*, seed: int, steps: int = 200) -> DeepSeek:
-    """A model that has learned to answer as carelessly as `careless_answers`."""
+    """A model trained to answer like `careless_answers`."""
     at_least(0, steps=steps)
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -143,7 +155,7 @@ def respond(
 def judged_pairs(
     policy: DeepSeek, n: int, *, generator: Generator
 ) -> tuple[Int[Tensor, "pairs seq"], Int[Tensor, "pairs seq"]]:
-    """Chosen and rejected answers to n questions; pairs too close in quality are left out."""
+    """Chosen and rejected answers to n questions, without pairs of nearly equal quality."""
     prompts = new_prompts(n, generator=generator).repeat_interleave(2, dim=0)
     tokens = respond(policy, prompts, generator=generator)
     q, pairs = quality(tokens).view(n, 2), tokens.view(n, 2, -1)
@@ -164,7 +176,7 @@ def fit_reward_model(
     generator: Generator,
     steps: int = 300,
 ) -> RewardModel:
-    """A reward model that starts from `base`, trained on the pairs; frozen."""
+    """A frozen reward model that started from `base` and was trained on the pairs."""
     at_least(0, steps=steps)
     model = RewardModel(base)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -201,8 +213,8 @@ def chase(
 ) -> tuple[DeepSeek, list[tuple[float, float]]]:
     """A copy of `base` after GRPO on `reward`, and mean reward and quality before each step.
 
-    `reward` maps rows of tokens (n, seq) to n scores. No KL term and one update per batch, so
-    neither a reference nor a clip holds the policy back.
+    `reward` maps rows of tokens (n, seq) to n scores. There is no KL term and one update per batch,
+    so neither a reference nor a clip limits the policy.
     """
     at_least(0, steps=steps)
     at_least(1, questions=questions, samples=samples)

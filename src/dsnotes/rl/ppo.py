@@ -1,7 +1,7 @@
-"""Proximal policy optimization (PPO) with a critic, as it aligns language models: GRPO's yardstick.
+"""Proximal policy optimization (PPO) with a critic for language models, to compare GRPO with.
 
-A critic, about as large as the policy, predicts at every token the reward to come; the advantage
-of a token is how much better things went than predicted. GRPO puts a group mean in its place.
+A critic, about as large as the policy, predicts the future reward at every token. The advantage of
+a token says how much better the outcome was than the prediction. GRPO has a group mean instead.
 
 Equations
     PPO (arXiv 1707.06347): (9) the whole objective, (11)-(12) generalised advantage estimation
@@ -9,10 +9,10 @@ Equations
         for each token, with the KL in it
 
 Departures and open points
-    - The paper leaves V^targ open: it is the caller's, usually `gae(...) + values`.
-    - (9) has one mean over time steps; here every term is a mean over the tokens of an output,
-      then over outputs, as (1) of DeepSeekMath has it for the first term.
-    - gamma is 1 by default: an answer's reward comes once, at its end. lam is PPO's 0.95.
+    - The paper does not define V^targ. The caller gives it, usually as `gae(...) + values`.
+    - (9) has one mean over time steps. Here every term is a mean over the tokens of an output,
+      then over outputs, like the first term of (1) of DeepSeekMath.
+    - gamma is 1 by default: an answer gets its reward once, at its end. lam is PPO's 0.95.
 
 Legend as in `dsnotes.rl.grpo`: a batch is B outputs of at most T tokens.
 """
@@ -37,7 +37,8 @@ def token_rewards(
 ) -> Float[Tensor, "batch seq"]:
     """r_t = score on the last token, minus beta log(pi / pi_ref) on each (DeepSeekMath eq 2).
 
-    0 outside the mask. ValueError when shapes differ, an output has no token, or beta is negative.
+    It is 0 outside the mask. ValueError when shapes differ, an output has no token, or beta is
+    negative.
 
         >>> log_probs, mask = torch.full((1, 2), -1.0), torch.ones(1, 2, dtype=torch.bool)
         >>> token_rewards(torch.tensor([1.0]), log_probs, log_probs - 1, mask, beta=0.1)
@@ -46,7 +47,7 @@ def token_rewards(
     at_least(0, beta=beta)
     check_mask(mask, ref_log_probs=ref_log_probs)
     _check_spans(mask)
-    later = mask.flip(1).cumsum(1).flip(1)  # tokens of the output from here on
+    later = mask.flip(1).cumsum(1).flip(1)  # (batch, seq): tokens of the output from here on
     kl = widened(log_probs.detach()) - widened(ref_log_probs)
     rewards = torch.where(later == 1, widened(scores.detach())[:, None], 0) - beta * kl
     return narrowed(rewards.masked_fill(~mask, 0), log_probs, what="a reward is too large")
@@ -63,9 +64,10 @@ def gae(
 ) -> Float[Tensor, "batch seq"]:
     """A_t = delta_t + gamma lam A_{t+1}, delta_t = r_t + gamma V_{t+1} - V_t (PPO eq 11-12).
 
-    `values` are V before each token, 0 after the last. Detached, 0 outside the mask. lam = 1 is
-    what came minus V_t; lam = 0 believes the critic one token on. ValueError when shapes differ, an
-    output has no token or is in two pieces, or gamma or lam lies outside 0 .. 1.
+    `values` holds V before each token; V is 0 after the last one. The result has no gradient and is
+    0 outside the mask. With lam = 1 the advantage is the real future reward minus V_t; with lam = 0
+    it trusts the critic after one token. ValueError when shapes differ, when an output has no token
+    or is in two pieces, and when gamma or lam lies outside 0 .. 1.
 
         >>> rewards, mask = torch.tensor([[0.0, 1.0]]), torch.ones(1, 2, dtype=torch.bool)
         >>> gae(rewards, torch.tensor([[0.5, 0.8]]), mask, lam=0.5)
@@ -77,9 +79,9 @@ def gae(
     check_mask(mask)
     _check_spans(mask)
     r, v = (widened(x.detach()).masked_fill(~mask, 0) for x in (rewards, values))
-    after = torch.cat([v[:, 1:], torch.zeros_like(v[:, :1])], dim=1)  # V_{t+1}
+    after = torch.cat([v[:, 1:], torch.zeros_like(v[:, :1])], dim=1)  # V_{t+1}, (batch, seq)
     delta = (r + gamma * after - v).masked_fill(~mask, 0)  # (12)
-    advantages, following = torch.zeros_like(delta), torch.zeros_like(delta[:, 0])
+    advantages, following = torch.zeros_like(delta), torch.zeros_like(delta[:, 0])  # (batch,)
     for t in reversed(range(delta.shape[1])):
         following = delta[:, t] + gamma * lam * following  # (11)
         advantages[:, t] = following
@@ -93,7 +95,7 @@ def value_loss(
     targets: Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
 ) -> Float[Tensor, ""]:
-    """(V - V^targ)^2, L^VF of PPO eq 9, the mean over tokens and then outputs.
+    """(V - V^targ)^2, L^VF of PPO eq 9: the mean over the tokens of an output, then over outputs.
 
     ValueError when shapes differ, mask is empty, or targets carry gradient.
 
@@ -121,13 +123,13 @@ def ppo_loss(
 ) -> Float[Tensor, ""]:
     """-(L^CLIP - c1 L^VF + c2 S), PPO eq 9; L^CLIP is that of DeepSeekMath eq 1.
 
-    c1 is `value_weight`, c2 `entropy_weight`. `values` are the critic's, with gradient; `targets`
-    V^targ; `entropy` that of the policy in nats at each token, with gradient.
+    c1 is `value_weight`, c2 `entropy_weight`. `values` comes from the critic, with gradient;
+    `targets` is V^targ; `entropy` is that of the policy in nats at each token, with gradient.
 
-    A loss beyond the largest number of the type of `log_probs` is scaled down until it and its
-    gradients fit, as in `grpo_loss`. ValueError when only a derivative does not fit, when
-    shapes differ, mask is empty, a weight or clip is negative, or entropy_weight comes without
-    entropy.
+    A loss above the largest number of the type of `log_probs` is scaled down until it and its
+    gradients fit, as in `grpo_loss`. ValueError when only a derivative does not fit, when shapes
+    differ, when the mask is empty, when a weight or clip is negative, and when entropy_weight is
+    given without entropy.
 
         >>> one, mask = torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool)
         >>> ppo_loss(-one, -one, one, 0 * one, one, mask, value_weight=0.5)
@@ -153,20 +155,20 @@ def ppo_loss(
 
 
 def _value_loss(values: Tensor, targets: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """L^VF in float64, and a bound of it and of its derivative by each value."""
+    """L^VF in float64, and a bound of L^VF and of its derivative by each value."""
     error = (widened(values) - widened(targets)).masked_fill(~mask, 0)
     square = error.square()
     return _mean(square, mask), _mean(torch.maximum(square, 2 * error.abs()).detach(), mask)
 
 
 def _mean(terms: Tensor, mask: Tensor) -> Tensor:
-    """Over the tokens of each output, then over outputs; one without tokens counts 0."""
-    share = len(mask) * mask.sum(dim=1, keepdim=True).clamp(min=1)
+    """The mean over the tokens of each output, then over outputs; an empty output counts 0."""
+    share = len(mask) * mask.sum(dim=1, keepdim=True).clamp(min=1)  # (batch, 1)
     return (terms / share).masked_fill(~mask, 0).sum()  # divided first: a sum can overflow
 
 
 def _check_spans(mask: Tensor) -> None:
-    """Rewards and values run on from token to token: each output must be one piece."""
-    starts = mask[:, 0].long() + (mask[:, 1:] & ~mask[:, :-1]).sum(dim=1)
+    """Each output must be one piece, since rewards and values pass from token to token."""
+    starts = mask[:, 0].long() + (mask[:, 1:] & ~mask[:, :-1]).sum(dim=1)  # (batch,)
     if (starts != 1).any():
         raise ValueError(f"mask must mark one piece in each row, got {starts.tolist()} pieces")

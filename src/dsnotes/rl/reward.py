@@ -1,25 +1,25 @@
 """Rewards by rule: is the answer right, is the format kept, is the thinking in one language.
 
-Each function has the call signature of TRL's reward functions: all completions of a batch, the
-columns of the data set by keyword, one float per completion. The same function scores the toy runs
-of this book and trains a model of any size there. Nothing in a completion is executed, and any
-text is scored in time proportional to its length.
+Each function has the signature of TRL's reward functions: it takes all completions of a batch and
+the columns of the data set by keyword, and returns one float per completion. So the same function
+scores the toy runs of this book and trains a model of any size with TRL. Nothing in a completion is
+executed, and the time is proportional to the length of the text.
 
 Equations
     R1 (arXiv 2501.12948) v1 section 2.2.2, v2 eq 4: accuracy + format, equal weights
     R1 v1 section 2.3.2, v2 eq 7: words of the target language / words, in the chain of thought
 
 Departures and open points
-    - The format reward of the paper names <think> and </think> alone: `think_reward`. <answer> is
-      in the template of v1 table 1: `format_reward` asks for both, and for nothing besides.
+    - The format reward of the paper names only <think> and </think>: `think_reward`. <answer> is
+      in the template of v1 table 1: `format_reward` requires both, and nothing else.
     - The size of the format reward is not published. Here it is 0 or 1; `weighted_sum` scales it.
-    - The paper mentions answers in a box and answers in <answer>, not how they relate. Here
-      `answers.final_answer` takes <answer> where there is one, a box otherwise; one answer
-      only counts.
-    - What a word is, is not said. Here: one Han character, or a run of other letters with their
-      marks. Digits and signs of any kind (５ ² ₁ ① Ⅳ ℃) count neither way; 〇 is a Chinese numeral.
-      Variables and LaTeX commands are Latin words, English where their letters are A to Z.
-    - A chat template that ends in <think> leaves the tag out of the completion: put it back first.
+    - The paper mentions answers in a box and answers in <answer>, but not how they relate. Here
+      `answers.final_answer` takes <answer> if there is one, and otherwise a box; two different
+      answers count as none.
+    - The paper does not define a word. Here it is one Han character, or a run of other letters with
+      their marks. Digits and signs of any kind (５ ² ₁ ① Ⅳ ℃) do not count; 〇 is a numeral.
+      Variables and LaTeX commands are Latin words, and English ones if their letters are A to Z.
+    - A chat template that ends in <think> leaves the tag out of the completion: add it first.
 """
 
 import math
@@ -69,10 +69,10 @@ _LANGUAGES = {"zh": re.compile("h"), "en": re.compile("[a']+")}
 def accuracy_reward(completions: Completions, answer: list[str], **columns: Any) -> list[float]:
     """1.0 where the final answer of a completion equals the reference, else 0.0.
 
-    Equal means the same number, or the same text up to white space: 0.5, 1/2, \\frac12, ５０％ and
-    $50\\%$ are one, 0.333 and 1/3 are not, an expression such as 2+3 is no number, and the only
-    units are percent and dollar. `dsnotes.rl.answers` has the grammar, and says where the answer is
-    read. ValueError for an empty reference, which silence would match.
+    Equal means the same number, or the same text except for white space: 0.5, 1/2, \\frac12, ５０％
+    and $50\\%$ are equal; 0.333 and 1/3 are not. An expression such as 2+3 is not a number, and the
+    only units are percent and dollar. `dsnotes.rl.answers` defines the grammar and where the answer
+    is read. ValueError for an empty reference, which an empty answer would match.
 
         >>> accuracy_reward(["<think>2+3</think><answer>5.0</answer>"], answer=["5"])
         [1.0]
@@ -86,10 +86,10 @@ def accuracy_reward(completions: Completions, answer: list[str], **columns: Any)
 
 
 def format_reward(completions: Completions, **columns: Any) -> list[float]:
-    """1.0 where a completion is the template of R1 v1 table 1 and nothing besides, else 0.0.
+    """1.0 where a completion is the template of R1 v1 table 1 and nothing else, else 0.0.
 
-    One <think> block, then one <answer> block, neither blank, with white space around them only;
-    newlines are welcome within. Each of the four tags occurs exactly once.
+    The template is one <think> block, then one <answer> block. Neither is blank, and only white
+    space stands around them; they may contain newlines. Each of the four tags occurs exactly once.
 
         >>> format_reward(["<think>\\n2+3\\n</think>\\n<answer>5</answer>", "<answer>5</answer>"])
         [1.0, 0.0]
@@ -100,8 +100,8 @@ def format_reward(completions: Completions, **columns: Any) -> list[float]:
 def think_reward(completions: Completions, **columns: Any) -> list[float]:
     """1.0 where a completion starts with one <think> block and goes on after it, else 0.0.
 
-    The part of the format that the reward of R1 names (v1 section 2.2.2): neither the thinking nor
-    what follows may be blank, and each of the two tags occurs exactly once.
+    This is the part of the format that the reward of R1 names (v1 section 2.2.2). Neither the
+    thinking nor the text after it may be blank, and each of the two tags occurs exactly once.
 
         >>> think_reward(["<think>2+3</think> It is 5.", "It is 5."])
         [1.0, 0.0]
@@ -110,10 +110,10 @@ def think_reward(completions: Completions, **columns: Any) -> list[float]:
 
 
 def language_reward(completions: Completions, language: list[str], **columns: Any) -> list[float]:
-    """Share of the words of the thinking that are of the target language, R1 v2 eq 7: 0.0 to 1.0.
+    """Share of the words of the thinking that are in the target language (R1 v2 eq 7), 0.0 to 1.0.
 
-    `language` is "zh" or "en" for each completion. Without a closed <think> block, and without a
-    word in it, the reward is 0.0. ValueError for another language.
+    `language` is "zh" or "en" for each completion. The reward is 0.0 without a closed <think> block
+    and without a word in it. ValueError for another language.
 
         >>> language_reward(["<think>先算 two</think>"], language=["zh"])  # 先, 算, two
         [0.6666666666666666]
@@ -135,9 +135,9 @@ def expression_reward(
 ) -> list[float]:
     """1.0 where the final answer is an expression of exactly these numbers with this value.
 
-    Every one of `numbers` must be used once and no other (the game of 24): otherwise the target
-    itself would be a solution. What `arithmetic.evaluate` refuses earns 0.0. ValueError for
-    numbers or a target that are not whole numbers, texts of them included.
+    Each of `numbers` must be used once, and no other number (the game of 24): otherwise the target
+    itself would be a solution. An answer that `arithmetic.evaluate` refuses earns 0.0. ValueError
+    when the numbers or the target are not whole numbers; a text such as "24" is not one.
 
         >>> expression_reward(["<answer>(7-8÷8)×4</answer>"], numbers=[[4, 7, 8, 8]], target=[24])
         [1.0]
@@ -161,11 +161,11 @@ def expression_reward(
 def weighted_sum(
     functions: Sequence[RewardFunction], *, weights: Sequence[float] | None = None
 ) -> RewardFunction:
-    """One reward function, the weighted sum of several; weights 1.0 unless given (R1 v2 eq 4).
+    """One reward function, the weighted sum of several; weights are 1.0 by default (R1 v2 eq 4).
 
-    Each function takes its columns by name and leaves the others alone. TypeError for what is no
-    function, ValueError for no function, for a weight that is missing or not a finite number, and,
-    when called, for a function that does not return one finite number per completion.
+    Each function takes its columns by name and ignores the others. TypeError for an object that is
+    not a function. ValueError when there is no function, when a weight is missing or not a finite
+    number, and, in a call, when a function does not return one finite number per completion.
 
         >>> weighted_sum([accuracy_reward, format_reward])(["<answer>5</answer>"], answer=["5"])
         [1.0]
@@ -214,7 +214,7 @@ def _kept(text: str, pattern: re.Pattern[str], tags: tuple[str, ...]) -> bool:
 
 
 def _texts(completions: Completions, **columns: list[Any]) -> list[str]:
-    """The text of each completion, plain or conversational; columns must be as many."""
+    """The text of each completion, plain or conversational; each column must be as long."""
     if not isinstance(completions, list | tuple):
         raise TypeError(
             f"completions must be a list, one entry each, got {type(completions).__name__}"
@@ -229,7 +229,7 @@ def _texts(completions: Completions, **columns: list[Any]) -> list[str]:
 
 
 def _text(completion: str | list[dict[str, Any]]) -> str:
-    """A completion itself, or what its last message says; "" for a message without text."""
+    """A completion itself, or the text of its last message; "" for a message without text."""
     if isinstance(completion, str):
         return completion
     if isinstance(completion, list) and all(isinstance(message, dict) for message in completion):

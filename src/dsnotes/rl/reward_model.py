@@ -1,7 +1,7 @@
 """A reward model: a language model with a scalar head, trained on pairs of which one is preferred.
 
-It is what scores answers that no rule can check. Only differences of its scores have a meaning: the
-probability that one answer is preferred to another is the sigmoid of the difference.
+It scores answers that no rule can check. Only differences of scores have a meaning: the probability
+that one answer is preferred to another is the sigmoid of the difference of their scores.
 
 Equations
     Bradley-Terry model (Biometrika 39, 1952)
@@ -11,10 +11,10 @@ Equations
         pairwise and prints no formula; V3 (arXiv 2412.19437) section 5.2.1 names no loss.
 
 Departures and open points
-    - R1 has two reward models. Its safety model is trained point-wise, each response labelled safe
-      or unsafe (v2 section 3.1), again without a formula. It is not here.
-    - R1 v2 eq 5 prints RM_helpful(A, B), two responses as input. A score per response is what the
-      scalar head that it describes can give, and what a policy is trained with: so it is here.
+    - R1 has two reward models. Its safety model is trained point-wise: each response is labelled
+      safe or unsafe (v2 section 3.1), again without a formula. This module does not have it.
+    - R1 v2 eq 5 prints RM_helpful(A, B), with two responses as input. Here the model scores one
+      response: that is what the scalar head in R1 can give, and what training a policy needs.
     - Sizes and learning rate of V3's reward models are not published.
 """
 
@@ -32,12 +32,12 @@ from dsnotes.model.deepseek import DeepSeek
 class RewardModel(nn.Module):
     """The backbone of a language model with a scalar head on its last token.
 
-    The weights of `model` are copied (V3 and R1 start from a trained model), so training the reward
-    leaves it alone; the head starts at 0, so that all answers start equal.
+    The weights of `model` are copied (V3 and R1 start from a trained model); training the reward
+    model does not change `model`. The head starts at 0, so all answers have equal scores at first.
 
-        >>> score = RewardModel(DeepSeek(TINY))
-        >>> score(torch.zeros(2, 9, dtype=torch.long), lengths=torch.tensor([9, 5]))
-        tensor([0., 0.], grad_fn=...)
+        >>> score = RewardModel(model)
+        >>> score(tokens, lengths=torch.tensor([16, 5]))
+        tensor([0., 0.], grad_fn=<SelectBackward0>)
     """
 
     @checked
@@ -58,9 +58,9 @@ class RewardModel(nn.Module):
     ) -> Float[Tensor, " batch"]:
         """r: one score per sequence (prompt and answer), read at its last token.
 
-        `lengths` counts the tokens of each; what follows is padding and changes nothing, since a
-        token sees only those before it. ValueError for other shapes, and for a length outside 1 to
-        seq; TypeError for lengths that are not whole numbers.
+        `lengths` counts the tokens of each sequence. The tokens after them are padding; they change
+        nothing, since a token sees only the tokens before it. ValueError for other shapes and for a
+        length outside 1 to seq; TypeError for lengths that are not whole numbers.
         """
         if tokens.numel() == 0:
             raise ValueError(
@@ -71,9 +71,9 @@ class RewardModel(nn.Module):
                 f"lengths must lie in 1 to {tokens.shape[1]}, got {int(lengths.min())} to "
                 f"{int(lengths.max())}"
             )
-        hidden = self.model(tokens)
+        hidden = self.model(tokens)  # (batch, seq, hidden)
         last = hidden[torch.arange(len(tokens), device=tokens.device), lengths.long() - 1]
-        r: Tensor = self.score(self.model.norm(last))[:, 0]
+        r: Tensor = self.score(self.model.norm(last))[:, 0]  # (batch, hidden) -> (batch,)
         return r
 
 
@@ -83,7 +83,8 @@ def preference_probability(
 ) -> Float[Tensor, " pairs"]:
     """P(chosen > rejected) = sigmoid(r_chosen - r_rejected) of the Bradley-Terry model.
 
-    ValueError unless both are (pairs,) alike, with at least one; TypeError for what is no float.
+    ValueError unless both have the shape (pairs,) with at least one pair; TypeError for scores that
+    are not floats.
 
         >>> preference_probability(torch.tensor([2.0]), torch.tensor([2.0]))
         tensor([0.5000])
@@ -98,9 +99,9 @@ def bradley_terry_loss(
 ) -> Float[Tensor, ""]:
     """Mean over the pairs of -log sigmoid(r_chosen - r_rejected), in nats; ln 2 for equal scores.
 
-    Computed, and returned, in float32 or wider.
-    ValueError unless both are (pairs,) alike, with at least one pair: scores (pairs, 1), as a head
-    gives them, would be compared all with all. TypeError for what is no float.
+    The arithmetic and the result are float32 or wider. ValueError unless both have the shape
+    (pairs,) with at least one pair: scores of shape (pairs, 1), the output of a head, would compare
+    every chosen with every rejected one. TypeError unless both hold floats.
 
         >>> bradley_terry_loss(torch.tensor([0.0]), torch.tensor([0.0]))
         tensor(0.6931)

@@ -1,15 +1,15 @@
 """Completions sampled from a model, and what the policy gradient needs of them.
 
-A rollout draws a group of completions per prompt over the latent cache; a mask marks the tokens the
-model itself has drawn. Their log-probabilities are computed again, with gradient, in one pass.
+A rollout draws a group of completions for each prompt, with the latent cache. A mask marks the
+tokens that the model has drawn. One more pass computes their log-probabilities, with gradient.
 
 Equations
     log pi(o_i,t | q, o_i,<t), the terms of DeepSeekMath (arXiv 2402.03300) eq 3
 
 Departures
-    - Prompts have one length, so that no position is padding in front.
-    - At temperature T the policy is softmax(logits / T), in sampling and in the log-probabilities
-      alike; the papers do not say, and at T = 1 (R1) it makes no difference.
+    - All prompts have one length, so that no position before the completion is padding.
+    - At temperature T the policy is softmax(logits / T), both in sampling and in the
+      log-probabilities. The papers do not say so; at T = 1 (R1) it makes no difference.
 """
 
 from typing import NamedTuple
@@ -27,8 +27,8 @@ from dsnotes.rl.objective import completion_mask, token_log_probs
 class Rollout(NamedTuple):
     """G completions of each prompt, one group after the other.
 
-    `tokens` holds prompt and completion; `mask` is True for the completion's tokens up to and
-    including the one that stops it.
+    `tokens` holds prompt and completion; `mask` is True for the tokens of the completion up to and
+    including the stop token.
     """
 
     tokens: Int[Tensor, "rows seq"]
@@ -36,8 +36,8 @@ class Rollout(NamedTuple):
 
     @property
     def completions(self) -> list[list[int]]:
-        """The sampled tokens of each row, without what follows the stop."""
-        new = self.tokens[:, -self.mask.shape[1] :]
+        """The sampled tokens of each row, without the tokens after the stop."""
+        new = self.tokens[:, -self.mask.shape[1] :]  # (rows, new)
         return [row[keep].tolist() for row, keep in zip(new, self.mask, strict=True)]
 
     @property
@@ -60,8 +60,8 @@ def sample(
     """Draw `group_size` completions of each prompt; no gradient.
 
     Row `i * group_size + j` is completion j of prompt i. A row that does not stop within
-    `max_new_tokens` is cut there. Bad arguments raise ValueError, most of them in
-    `DeepSeek.generate`.
+    `max_new_tokens` is cut there. Raises what `DeepSeek.generate` raises, and ValueError for a
+    group size below 1 and for tokens that the model does not know.
 
         >>> sample(model, torch.zeros(2, 5, dtype=torch.long), group_size=4, max_new_tokens=3,
         ...        stop_token=1).tokens.shape
@@ -77,7 +77,7 @@ def sample(
         stop_token=stop_token,
         generator=generator,
     )
-    tokens = torch.cat([prompts, new], dim=1)
+    tokens = torch.cat([prompts, new], dim=1)  # (batch * group_size, seq + new)
     prompt_lengths = torch.full((len(tokens),), prompts.shape[1], device=tokens.device)
     mask = completion_mask(tokens, prompt_lengths, eos=stop_token)
     return Rollout(tokens, mask[:, -new.shape[1] :])
@@ -87,14 +87,15 @@ def sample(
 def completion_log_probs(
     model: DeepSeek, rollout: Rollout, *, temperature: float = 1.0
 ) -> Float[Tensor, "rows new"]:
-    """log pi(o_i,t | q, o_i,<t) of every sampled token, with gradient; 0 behind the stop.
+    """log pi(o_i,t | q, o_i,<t) of every sampled token, with gradient; 0 after the stop.
 
     ValueError unless the temperature is above 0.
 
+        >>> rollout = sample(model, tokens, group_size=4, max_new_tokens=3, stop_token=1)
         >>> completion_log_probs(model, rollout).shape == rollout.mask.shape
         True
     """
     last = rollout.mask.shape[1] + 1  # the last token of the prompt predicts the first sampled one
-    logits = model.head(model.model(rollout.tokens)[:, -last:])
+    logits = model.head(model.model(rollout.tokens)[:, -last:])  # (rows, new + 1, vocab)
     found = token_log_probs(logits, rollout.tokens[:, -last:], temperature=temperature)
     return found.masked_fill(~rollout.mask, 0)

@@ -1,8 +1,8 @@
-"""The shell game: a task a program can check, in which writing the steps down decides.
+"""The shell game: a task that a program can check and that is easy only with written steps.
 
 A ball lies under one of five cups, pairs of cups are swapped, and the question is where it ends up.
-Followed step by step it is easy; guessed in one go it is a composition of permutations, and a
-guess is right once in five.
+Step by step this is easy. At once it is a composition of permutations, and a guess is right in one
+of five cases.
 
 The language has one token per symbol. A problem is `ball swap swap ... =`, and a completion has the
 layout of the R1-Zero template (R1, arXiv 2501.12948v1, table 1), so that the rules of
@@ -11,10 +11,10 @@ layout of the R1-Zero template (R1, arXiv 2501.12948v1, table 1), so that the ru
     3 1-2 3-5 ... =        <think>  5 4 4 ...  </think>  <answer>  2  </answer>
 
 Departures
-    - Positions can be written in digits, English words or Chinese characters. A text that mixes
-      them is the small counterpart of the language mixing of R1-Zero; the answer is a digit.
-    - The base text stands in for pre-training. It is bad on purpose: most thoughts stop early and
-      then the answer is a guess, and each step is wrong with a certain probability.
+    - Positions can be written as digits, English words or Chinese characters. A text that mixes
+      them stands for the language mixing of R1-Zero; the answer is always a digit.
+    - The base text stands for pre-training. It is bad on purpose: most thoughts stop early and end
+      in a guess, and each step is wrong with a certain probability.
 """
 
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Problems(NamedTuple):
 
 @checked
 def encode(text: str) -> list[int]:
-    """Tokens of symbols separated by white space; ValueError for anything else.
+    """The tokens of symbols that are separated by white space; ValueError for other symbols.
 
     >>> encode("3 1-2 =")
     [8, 11, 1]
@@ -73,7 +73,7 @@ def encode(text: str) -> list[int]:
 
 @checked
 def decode(tokens: Sequence[int]) -> str:
-    """Text of tokens, every tag on a line of its own; padding is left out.
+    """The text of tokens, with every tag on its own line and without padding.
 
     >>> decode([2, 8, 9, 3, 4, 9, 5])
     '<think>\\n3 4\\n</think>\\n<answer>\\n4\\n</answer>'
@@ -90,10 +90,10 @@ def decode(tokens: Sequence[int]) -> str:
 def problems(
     count: int, *, swaps: int = 6, held_out: bool = False, generator: torch.Generator
 ) -> Problems:
-    """Draw problems, all those of a kind equally likely; ValueError for sizes below 1.
+    """Draw problems with equal probabilities; ValueError for sizes below 1.
 
-    One in ten of all problems is held out: only `held_out=True` draws those, and no others. Which
-    ones is a checksum of ball and swaps that says nothing about where the ball ends.
+    One problem in ten is held out: `held_out=True` draws only these, `held_out=False` only the
+    others. A checksum of ball and swaps decides; it does not tell where the ball ends.
 
         >>> problems(2, generator=torch.Generator().manual_seed(0)).prompts.shape
         torch.Size([2, 8])
@@ -112,7 +112,7 @@ def problems(
 
 @checked
 def read(prompts: Int[Tensor, "batch seq"]) -> Problems:
-    """The problems that prompts state: the ball is followed swap by swap.
+    """The problems that the prompts describe, with the position of the ball after each swap.
 
     >>> read(torch.tensor([encode("3 1-3 4-5 =")])).path
     tensor([[0, 0]])
@@ -126,7 +126,7 @@ def read(prompts: Int[Tensor, "batch seq"]) -> Problems:
 
 @checked
 def is_held_out(prompts: Int[Tensor, "batch seq"]) -> list[bool]:
-    """Whether each problem is one of the held-out tenth."""
+    """For each problem, whether it is held out."""
     ball, swap = prompts[:, 0] - _FIRST["digit"], prompts[:, 1:-1] - _FIRST_SWAP
     checksum = ball + swap @ torch.arange(1, swap.shape[1] + 1)
     held_out: list[bool] = (checksum % _HELD_OUT_OF == 0).tolist()
@@ -142,13 +142,13 @@ def completions(
     script: Script = "digit",
     generator: torch.Generator,
 ) -> Int[Tensor, "batch new"]:
-    """Written completions, padded at the end.
+    """Completions of the problems, written by a rule and padded at the end.
 
-    `lengths[k]` is the relative frequency of thoughts that stop after k swaps; None: all of them
-    are complete. Each step is wrong with probability `error` and the next goes on from there. A
-    complete thought answers with its last position, another one with any. Without error and
-    `lengths` these are perfect solutions. ValueError when `lengths` does not fit or is negative,
-    when `error` lies outside 0 to 1 and for an unknown script.
+    `lengths[k]` is the relative frequency of thoughts that stop after k swaps; None means that all
+    are complete. Each step is wrong with probability `error`, and the next step starts from the
+    wrong position. A complete thought answers with its last position, a shorter one guesses. With
+    no `error` and no `lengths` the completions are perfect solutions. ValueError when `lengths` has
+    the wrong length or is negative, when `error` lies outside 0 to 1, and for an unknown script.
 
         >>> g = torch.Generator().manual_seed(0)
         >>> completions(problems(2, generator=g), generator=g).shape
@@ -187,7 +187,7 @@ def completions(
 
 
 def _moved(position: Tensor, pair: Tensor) -> Tensor:
-    """Where the ball is after cups a and b have changed places."""
+    """The position of the ball after cups a and b have changed places."""
     a, b = torch.tensor(_PAIRS)[pair].unbind(1)
     return torch.where(position == a, b, torch.where(position == b, a, position))
 

@@ -3,8 +3,8 @@
     torchrun --standalone --nproc-per-node 4 -m dsnotes.training.dualpipe --schedule DualPipe
     torchrun --standalone --nproc-per-node 4 -m dsnotes.training.dualpipe --schedule 1F1B
 
-Every rank builds the whole model from one seed and keeps its own stages; in earnest it would load
-only those. With a GPU for each rank it uses them, through NCCL.
+Every rank builds the whole model from one seed and keeps its own stages; a real run would load only
+these. If there is a GPU for each rank, the ranks use them, through NCCL.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """What the ranks of a pipeline do, as plain data: actions, pairs of them, and whole schedules.
 
-A model is cut into stages, a batch into micro-batches; an action is the forward or (part of) the
-backward of one micro-batch at one stage. A schedule says which rank does which action after which;
-when, and by what means, is left to `timeline` and `runtime`.
+A model is cut into stages and a batch into micro-batches; an action is the forward or (part of) the
+backward of one micro-batch at one stage. A schedule gives the order of the actions of each rank.
+`timeline` says when they run, and `runtime` runs them.
 """
 
 import functools
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """What is computed. A full backward is an input and a weight backward in one."""
+    """What is computed. A full backward is an input backward and a weight backward together."""
 
     FORWARD = "F"
     BACKWARD = "B"
@@ -71,12 +71,12 @@ class Schedule:
 
     @property
     def num_ranks(self) -> int:
-        """How many ranks (processes, devices) take part."""
+        """The number of ranks (processes, devices)."""
         return len(self.actions)
 
     @functools.cached_property
     def rank_of(self) -> dict[tuple[int, int], int]:
-        """The rank that has (stage, micro_batch)."""
+        """The rank that computes `stage` for `micro_batch`."""
         return {
             (part.stage, part.micro_batch): rank
             for rank, actions in enumerate(self.actions)

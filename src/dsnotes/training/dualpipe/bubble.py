@@ -1,7 +1,7 @@
-"""How long every rank idles, in closed form, also where the times of the parts differ.
+"""How long every rank idles, in closed form, also when the parts take different times.
 
-The formulas of V3 table 2 (`timeline.formula`) name no condition, and for DualPipe they are the
-idle time only where F = I >= W. Here is what the schedules give for any times.
+The formulas of V3 table 2 (`timeline.formula`) name no condition, but for DualPipe they give the
+idle time only if F = I >= W. This module gives the idle time for any times.
 
 Sources
     V3 (arXiv 2412.19437) table 2   the formulas that these become where it says so below
@@ -16,15 +16,15 @@ from dsnotes.training.dualpipe.timeline import Durations, Time, formula
 
 
 def idle_times(name: str, num_stages: int, durations: Durations | None = None) -> tuple[Time, ...]:
-    """The idle time of every rank, from the times alone; it does not grow with micro-batches.
+    """The idle time of every rank, for given times; the number of micro-batches does not matter.
 
-    PP = `num_stages`, k = PP/2 - 1. 1F1B as table 2; ZB1P (from PP micro-batches on)
-    (PP-1)(F + I - min(F, I, W)), which is table 2 while W <= F and W <= I. For DualPipe and
-    DualPipeV see `middle_waits`; a rank that is d = 1, 2, ... nearer to the ends than the two
-    innermost positions has d more single forwards and backwards in place of pairs, and idles
-    d (F + B - F&B) less, or more where a pair takes longer than its parts.
-    Raises ValueError as `formula` does, when `durations` has a transfer time, and for the last two
-    when a pair is shorter than a forward, for which there is no closed form here.
+    PP = `num_stages`, k = PP/2 - 1. 1F1B is as in table 2. ZB1P, from PP micro-batches on, idles
+    (PP-1)(F + I - min(F, I, W)), which is table 2 if W <= F and W <= I. For the middle ranks of
+    DualPipe and DualPipeV see `middle_waits`. A rank that is d = 1, 2, ... positions nearer to an
+    end has d pairs fewer and d more single forwards and backwards, and idles d (F + B - F&B) less
+    (more if a pair takes longer than its parts).
+    Raises what `formula` raises, and ValueError when `durations` has a transfer time, or, for the
+    last two, when a pair is shorter than a forward: then there is no closed form here.
 
         >>> idle_times("DualPipe", 8, Durations(1, 1, 1, pair=2.5))
         (3.5, 4.0, 4.5, 4.5, 4.5, 4.5, 4.0, 3.5)
@@ -48,19 +48,19 @@ def idle_times(name: str, num_stages: int, durations: Durations | None = None) -
 
 
 def middle_waits(num_stages: int, durations: Durations | None = None) -> tuple[Time, ...]:
-    """What the middle ranks of DualPipe wait for: forward, first gradient, step 6, end.
+    """The four waits of the middle ranks of DualPipe: forward, first gradient, step 6, end.
 
     With k = PP/2 - 1 and F&B >= B:
 
-        k F                     the first micro-batch, from the nearer end
-        max(0, k I - (k+1) F)   the first gradient, where it comes later than the last forward
+        k F                     for the first micro-batch, from the nearer end
+        max(0, k I - (k+1) F)   for the first gradient, if it comes later than the last forward
         k (F&B - B)             in step 6 gradients start at the ends, where a round takes B + F&B;
-                                in the middle it takes 2 B
+                                in the middle a round takes 2 B
         k max(0, I - W)         until the ends are done
 
-    Their sum is k (F&B + F - 2W) where F >= I >= W, and k (F&B + B - 3W), which is table 2, where
-    F = I >= W. With F <= F&B < B a round is shorter at the ends: the second and third wait depend
-    on each other and come as one, in the third place.
+    Their sum is k (F&B + F - 2W) if F >= I >= W; if F = I >= W it is k (F&B + B - 3W), table 2.
+    With F <= F&B < B a round is shorter at the ends. Then the second and the third wait depend on
+    each other; the third place holds both, and the second is 0.
     Raises ValueError when PP is odd or a pair is shorter than a forward.
 
         >>> middle_waits(8, Durations(1, 1.5, 0.5))

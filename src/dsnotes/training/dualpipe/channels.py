@@ -1,13 +1,14 @@
-"""The messages between the ranks of a pipeline, as they follow from its schedule.
+"""The messages between the ranks of a pipeline, derived from its schedule.
 
-A forward sends its output to the rank of the next stage, a backward its input gradient to the rank
-of the stage before. All that one rank sends another in one of these two ways is a channel.
+A forward sends its output to the rank of the next stage; a backward sends its input gradient to the
+rank of the stage before. All messages of one of these two kinds from one rank to another form a
+channel.
 
 Mechanism
-    Sender and receiver handle the messages of a channel in the same order (checked beforehand), so
-    neither tags nor handshakes are needed, and gloo and NCCL behave alike. Every channel is a
-    process group of its own: messages of one never wait behind those of another. The next receive
-    is always posted, so that a message travels while its receiver computes.
+    Sender and receiver handle the messages of a channel in the same order (this is checked first),
+    so tags and handshakes are not needed, and gloo and NCCL behave alike. Every channel is its own
+    process group, so its messages never wait for those of another channel. The next receive is
+    always posted, so that a message travels while its receiver computes.
     A stage whose neighbour is on the same rank (the turn of DualPipeV) hands over the tensor.
 """
 
@@ -31,9 +32,9 @@ EVERYONE = -2  # in the place of a rank: all of them
 
 
 class PeerLostError(RuntimeError):
-    """What another rank was to send or take did not come through.
+    """A message from or to another rank did not arrive.
 
-    `peer` is that rank, or EVERYONE where all ranks meet.
+    `peer` is that rank, or EVERYONE where all ranks wait for one another.
     """
 
     def __init__(self, message: str, peer: int) -> None:
@@ -44,8 +45,8 @@ class PeerLostError(RuntimeError):
 class Channels:
     """This rank's connections; `torch.distributed` must be initialised on all ranks.
 
-    Every message has `shape` and `dtype`; `groups` are the sets of ranks that `sum` is for.
-    `on_wait` is told the rank waited for (or EVERYONE), and None afterwards.
+    Every message has `shape` and `dtype`; `groups` are the sets of ranks over which `sum` adds.
+    `on_wait` is called with the rank that is waited for (or EVERYONE), and with None afterwards.
     Raises ValueError when two ranks would handle the messages of a channel in different orders.
     """
 
@@ -72,7 +73,7 @@ class Channels:
         self._to_post: dict[_Channel, int] = {}
 
     def start(self) -> float:
-        """Wait for all ranks, post the first receives; the earliest arrival on `time.monotonic`."""
+        """Wait for all ranks, post the first receives; returns the earliest arrival in seconds."""
         arrival = torch.tensor(time.monotonic(), dtype=torch.float64, device=self._device)
         with self._waiting(EVERYONE, "the start"):
             dist.all_reduce(arrival, op=dist.ReduceOp.MIN)
@@ -83,7 +84,7 @@ class Channels:
         return arrival.item()
 
     def receive(self, part: Action) -> Tensor | None:
-        """What `part` gets from another stage; None when it needs nothing."""
+        """The tensor that `part` gets from another stage; None when it needs none."""
         source = _source(part, self._schedule)
         if source is None:
             return None
@@ -119,13 +120,13 @@ class Channels:
         self._sent.clear()
 
     def sum(self, tensor: Tensor, ranks: tuple[int, ...]) -> None:
-        """Replace `tensor` by its sum over `ranks`; all of them call it, in one order."""
+        """Replace `tensor` by its sum over `ranks`; all of them call this, in the same order."""
         peer = next(rank for rank in ranks if rank != self._rank)
         with self._waiting(peer, "its part of a gradient"):
             dist.all_reduce(tensor, group=self._copies[ranks])
 
     def close(self) -> None:
-        """Give back the process groups; all ranks call it."""
+        """Destroy the process groups; all ranks call this."""
         for group in (*self._channels.values(), *self._copies.values()):
             dist.destroy_process_group(group)
 
@@ -169,7 +170,7 @@ def _source(part: Action, schedule: Schedule) -> _Message | None:
 
 
 def _messages(schedule: Schedule) -> dict[_Channel, list[_Message]]:
-    """What goes over each channel, in order; sender and receiver must agree on it."""
+    """The messages of each channel in order; sender and receiver must agree on them."""
     sent: dict[_Channel, list[_Message]] = defaultdict(list)
     received: dict[_Channel, list[_Message]] = defaultdict(list)
     for rank, actions in enumerate(schedule.actions):

@@ -1,4 +1,4 @@
-"""The same step on torch's own ScheduleDualPipeV: the engine to use in earnest.
+"""The same step on torch's own ScheduleDualPipeV, the engine to use for real training.
 
 `torch.distributed.pipelining` overlaps sending with computing, infers shapes, handles several
 inputs and outputs a stage, and splits any module's backward, not only that of linear layers.
@@ -29,16 +29,20 @@ def torch_dualpipev(
 ) -> tuple[float, dict[str, Tensor], float]:
     """Mean loss, gradients and seconds of a step of ScheduleDualPipeV, two stages on each rank.
 
-    The seconds are those of the slowest rank, from a common start, without imports and set-up of
-    the process groups; the engine's exchange of shapes before the first micro-batch is in them.
+    The seconds are those of the slowest rank, from a common start. They do not include imports and
+    the set-up of the process groups; they include the exchange of shapes before the first
+    micro-batch.
 
-    Raises ValueError when stages or targets are not as many as they must be, or stages of two
-    ranks share a parameter (the engine would not add up its gradients); besides what `Ranks.call`
-    and `dualpipev` raise.
+    Raises ValueError for a wrong number of stages or targets, and when stages of two ranks share a
+    parameter (the engine would not add up its gradients); also what `Ranks.call` and `dualpipev`
+    raise.
 
-        >>> with Ranks(2) as ranks:
-        ...     value, grads, seconds = torch_dualpipev(
-        ...         ranks, four_stages, inputs, targets, loss=F.mse_loss)
+        >>> stages = [nn.Linear(8, 8) for _ in range(2)]
+        >>> inputs, targets = torch.ones(4, 2, 8), torch.zeros(4, 2, 8)  # four micro-batches
+        >>> with Ranks(1) as ranks:
+        ...     value, grads, _ = torch_dualpipev(ranks, stages, inputs, targets, loss=F.mse_loss)
+        >>> value > 0, sorted(grads)
+        (True, ['0.bias', '0.weight', '1.bias', '1.weight'])
     """
     if len(stages) % 2:
         raise ValueError(f"stages must be two for each rank, got {len(stages)}")

@@ -1,7 +1,7 @@
 """One step of a pipeline on processes of this machine: all stages in, all gradients out.
 
-Starting the processes costs seconds, so one `Ranks` runs as many steps as one likes. How they are
-started, watched over and ended is in `processes`.
+Starting the processes takes seconds, so one `Ranks` can run many steps. `processes` starts them,
+watches over them and ends them.
 """
 
 from collections.abc import Sequence
@@ -32,10 +32,15 @@ class Run:
 class Ranks(Processes):
     """`num_ranks` processes that run steps of a pipeline; arguments and errors as for `Processes`.
 
-    >>> with Ranks(4) as ranks:
-    ...     run = ranks.step(schedule, stages, inputs, targets, loss=F.mse_loss,
-    ...                      hidden_shape=(2, 16, 64))
-    >>> run.loss, run.trace.bubble_fraction
+    >>> from dsnotes.training.dualpipe.schedule import dualpipev
+    >>> stages = [nn.Linear(8, 8) for _ in range(2)]
+    >>> inputs, targets = torch.ones(4, 3, 8), torch.zeros(4, 3, 8)  # 4 micro-batches of 3
+    >>> with Ranks(1) as ranks:
+    ...     for _ in range(2):
+    ...         done = ranks.step(dualpipev(1, 4), stages, inputs, targets, loss=F.mse_loss,
+    ...                           hidden_shape=(3, 8))
+    >>> done.loss > 0, len(done.trace.events)
+    (True, 1)
     """
 
     def step(
@@ -52,10 +57,10 @@ class Ranks(Processes):
     ) -> Run:
         """Run one step of `schedule`; arguments as for `Pipeline`, but `stages` are all stages.
 
-        The modules given are copied to their ranks and stay as they are. Raises ValueError when
-        stages or micro-batches are not as many as the schedule has, or `loss` is a module with
-        trained weights, RankError when the step does not end within `timeout` seconds; besides
-        what `call` raises.
+        The modules are copied to their ranks; the originals do not change. Raises ValueError when
+        the number of stages or micro-batches is not that of the schedule, and when `loss` is a
+        module with trained weights; RankError when the step does not end within `timeout` seconds;
+        also what `call` raises.
         """
         if len(stages) != schedule.num_stages:
             raise ValueError(f"stages must be {schedule.num_stages} modules, got {len(stages)}")
@@ -91,8 +96,10 @@ def run(
 ) -> Run:
     """Start the ranks, run one step, end them; keyword arguments as for `Ranks.step`.
 
-    >>> run(dualpipe(2, 4), stages, inputs, targets, loss=F.mse_loss, hidden_shape=(2, 8)).loss
-    1.25
+    >>> from dsnotes.training.dualpipe.schedule import dualpipe
+    >>> stages, inputs, targets = [nn.Identity()] * 2, torch.ones(4, 3, 8), torch.zeros(4, 3, 8)
+    >>> run(dualpipe(2, 4), stages, inputs, targets, loss=F.mse_loss, hidden_shape=(3, 8)).loss
+    1.0
     """
     with Ranks(schedule.num_ranks) as ranks:
         return ranks.step(schedule, stages, inputs, targets, **options)

@@ -1,12 +1,12 @@
 """The processes of a pipeline: started on this machine, watched over, and ended.
 
-Works from a script and from a notebook: processes are started anew (spawn), what they run lies in
-the package. All connections go over the loopback interface and ranks meet in a file: nothing
-listens to the network.
+They start from a script and from a notebook: each is a new Python process (spawn) that runs code of
+the package. All connections use the loopback interface and the ranks find each other through a
+file, so nothing listens to the network.
 
-A rank that raises, dies or comes late ends the run: the error names it, and no process stays. Ranks
-report whom they wait for, so that the late one is told from those that wait for it. They end by
-themselves when this process is gone, and take their folder with them (see `worker`).
+A rank that raises, dies or is late ends the run: the error names it, and no process stays. Ranks
+report which rank they wait for, so that the late one is not confused with those that wait for it.
+They end by themselves when this process is gone, and remove their folder (see `worker`).
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _GUARD = 'if __name__ == "__main__":'
 
 
 class RankError(RuntimeError):
-    """A rank raised, died, or was late; `rank` says which one (None: they wait for one another)."""
+    """A rank raised, died, or was late; `rank` is its number (None: they wait for one another)."""
 
     def __init__(self, message: str, rank: int | None) -> None:
         super().__init__(message)
@@ -45,12 +45,13 @@ class RankError(RuntimeError):
 class Processes:
     """`num_ranks` processes with `torch.distributed` initialised, one thread each.
 
-    On "cuda" rank r uses GPU r through NCCL, on "cpu" ranks use gloo. Raises ValueError for a
-    device that is not there and for a program that other processes cannot import, RankError when a
-    rank does not start within `start_timeout` seconds.
+    On "cuda" rank r uses GPU r through NCCL, on "cpu" ranks use gloo. Raises ValueError when a
+    device is missing and when other processes cannot import the program; RankError when a rank does
+    not start within `start_timeout` seconds.
 
-        >>> with Processes(2) as processes:  # `function` takes on_wait, and what is in the tuples
-        ...     processes.call(function, [(1,), (2,)], timeout=60.0)
+        >>> with Processes(2) as processes:  # each calls getattr(on_wait, "__name__")
+        ...     processes.call(getattr, [("__name__",), ("__name__",)], timeout=60.0)
+        ['on_wait', 'on_wait']
     """
 
     def __init__(
@@ -87,8 +88,8 @@ class Processes:
     ) -> list[Any]:
         """function(on_wait, *jobs[rank]) on every rank; the results in order of ranks.
 
-        Raises RankError when a rank raises, dies, or has no result within `timeout` seconds; then
-        all ranks are ended. Raises ValueError for a wrong number of jobs, and for what cannot be
+        RankError when a rank raises, dies, or has no result within `timeout` seconds; then all
+        ranks are ended. ValueError for a wrong number of jobs, and for an object that cannot be
         sent to other processes: a lambda, a class or function of a notebook cell.
         """
         check_seconds("timeout", timeout)
@@ -104,7 +105,7 @@ class Processes:
         return self._gather(timeout, "finish")
 
     def close(self) -> None:
-        """End all processes; those that do nothing end by themselves, the others are killed."""
+        """End all processes; idle ones end by themselves, the others are killed."""
         for connection in self._connections:
             with contextlib.suppress(OSError):  # a rank that is gone
                 connection.send_bytes(pickle.dumps(None))

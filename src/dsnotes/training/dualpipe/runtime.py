@@ -1,8 +1,8 @@
 """One rank of a pipeline: runs its actions on real tensors and exchanges them with other ranks.
 
-Before an action it waits for the inputs, afterwards it sends the result on. Any schedule runs, on
-anything that has initialised `torch.distributed`: torchrun (see `__main__`), or `launch` for the
-processes of one machine.
+Before an action the rank waits for its inputs; after it, the rank sends the result on. Any schedule
+runs under anything that initialises `torch.distributed`: torchrun (see `__main__`), or `launch` for
+the processes of one machine.
 
 Source
     V3 (arXiv 2412.19437) §3.2.1; the backward is cut in two by `split`, messages are in `channels`
@@ -49,15 +49,18 @@ class Pipeline:
     `stages` holds the modules of `schedule.stages_of(rank)`, each mapping one tensor to one tensor;
     between stages all have `hidden_shape` and `dtype`. `loss(output, target)` gives a scalar.
     `ties` names the parameters that stages share, as `sharing.tied(all_stages)` finds them.
-    `pace` makes every action last at least that many seconds, so that a real run shows its schedule
-    also where ranks share a processor. `timeout` is for one message, in seconds; `on_wait` is told
-    the rank waited for, and None afterwards.
-    Raises ValueError for stages or a number of ranks that do not fit the schedule, and for a
-    timeout that is none.
+    `pace` makes every action last at least that many seconds; then a real run shows its schedule
+    even when ranks share a processor. `timeout` is for one message, in seconds. `on_wait` is called
+    with the rank that is waited for, and with None afterwards.
+    Raises ValueError when stages or number of ranks do not fit the schedule, or for a bad timeout.
 
-        >>> pipeline = Pipeline(schedule, {0: first, 3: last}, loss=F.mse_loss, hidden_shape=(2, 8))
-        >>> pipeline.step(inputs, targets).losses  # all ranks call it
-        {0: 1.25, 1: 0.75, ...}
+        >>> from dsnotes.training.dualpipe.schedule import dualpipev
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        >>> stages = {0: nn.Identity(), 1: nn.Identity()}  # of the one rank there is
+        >>> pipeline = Pipeline(dualpipev(1, 4), stages, loss=F.mse_loss, hidden_shape=(2, 8))
+        >>> pipeline.step(torch.ones(4, 2, 8), torch.zeros(4, 2, 8)).losses  # all ranks call it
+        {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}
+        >>> dist.destroy_process_group()
     """
 
     def __init__(
@@ -101,11 +104,11 @@ class Pipeline:
     ) -> RankResult:
         """Run all actions of this rank; afterwards every parameter has its gradient in `.grad`.
 
-        Parameters that are frozen or were not used have none. Input and target of micro-batch i
-        are inputs[i] and targets[i]; a rank uses what it needs.
-        Raises ValueError for another number of micro-batches than scheduled, a stage output that
-        is not of `hidden_shape`, a stage that passes no gradient to the one before, and a loss
-        that is no scalar; PeerLostError when another rank does not answer in time.
+        Parameters that are frozen or unused have none. Input and target of micro-batch i are
+        inputs[i] and targets[i]; a rank uses what it needs.
+        ValueError when the number of micro-batches is not the scheduled one, a stage output does
+        not have `hidden_shape`, a stage passes no gradient to the stage before, or the loss is
+        not a scalar; PeerLostError when another rank does not answer in time.
         """
         check_batch(self._schedule, inputs=inputs, targets=targets)
         for stage in self.stages.values():
@@ -229,9 +232,10 @@ def one_process(
     *,
     loss: Loss,
 ) -> tuple[float, dict[str, Tensor]]:
-    """Mean loss and gradients of the same step without a pipeline, to compare with.
+    """Mean loss and gradients of the same step without a pipeline, as a comparison.
 
-    >>> value, reference = one_process(stages, inputs, targets, loss=F.mse_loss)
+    >>> one_process([nn.Identity()], torch.ones(4, 2), torch.zeros(4, 2), loss=F.mse_loss)
+    (1.0, {})
     """
     for stage in stages:
         stage.zero_grad()

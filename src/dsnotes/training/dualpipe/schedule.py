@@ -1,8 +1,8 @@
 """Four pipeline schedules: 1F1B, ZB1P, DualPipe and DualPipeV, for any number of ranks.
 
-A schedule is the ordered list of actions of every rank. DualPipe lets micro-batches enter at both
+A schedule is the ordered list of actions of every rank. In DualPipe, micro-batches enter at both
 ends of the pipeline, so that in the middle of a step each rank always has a forward and a backward
-at hand that can overlap.
+that can overlap.
 
 Sources
     1F1B        the first row of V3 (arXiv 2412.19437) table 2
@@ -12,10 +12,10 @@ Sources
     DualPipeV   the released dualpipev.py
 
 Departures
-    Micro-batches are numbered through, as in figure 5: those that enter at rank 0 are 0 to m/2 - 1,
+    Micro-batches have one numbering, as in figure 5: those that enter at rank 0 are 0 to m/2 - 1,
     those that enter at the last rank follow.
-    The released code sends and receives inside its steps; here only computation is listed, the
-    messages follow from it.
+    The released code sends and receives inside its steps. A schedule here lists only computation;
+    the messages follow from it.
 """
 
 from collections import deque
@@ -29,7 +29,7 @@ Actions = tuple[Action | Pair, ...]
 
 
 def one_f_one_b(num_ranks: int, num_micro_batches: int) -> Schedule:
-    """1F1B: rank r does P - r forwards, then a backward and a forward in turn.
+    """1F1B: rank r does P - r forwards, then one backward and one forward in turn.
 
     Raises ValueError unless both numbers are at least 1.
 
@@ -52,11 +52,11 @@ def one_f_one_b(num_ranks: int, num_micro_batches: int) -> Schedule:
 
 
 def zb1p(num_ranks: int, num_micro_batches: int) -> Schedule:
-    """ZB-H1: 1F1B with the backward split, rank r being r weight backwards behind.
+    """ZB-H1: 1F1B with a split backward; rank r delays r weight backwards.
 
-    The weight backwards put off fill the wait at the end; with the P - r forwards under way they
-    keep P micro-batches alive on every rank, no more than 1F1B does on rank 0. The bubble of V3
-    table 2 needs num_micro_batches >= num_ranks, with fewer it is larger.
+    The delayed weight backwards fill the wait at the end. Together with the P - r forwards under
+    way they keep P micro-batches alive on every rank, no more than 1F1B on rank 0. The bubble is
+    that of V3 table 2 if num_micro_batches >= num_ranks; with fewer it is larger.
     Raises ValueError unless both numbers are at least 1.
 
         >>> [str(a.kind) for a in zb1p(2, 3).actions[1]]
@@ -83,7 +83,7 @@ def zb1p(num_ranks: int, num_micro_batches: int) -> Schedule:
 
 
 def dualpipe(num_ranks: int, num_micro_batches: int) -> Schedule:
-    """DualPipe: micro-batches enter at both ends, every rank holds two stages (V3 §3.2.1).
+    """DualPipe: micro-batches enter at both ends; every rank holds two stages (V3 §3.2.1).
 
     `num_micro_batches` counts both directions. Raises ValueError unless num_ranks is even and
     num_micro_batches is even and at least 2 * num_ranks.
@@ -109,7 +109,7 @@ def dualpipe(num_ranks: int, num_micro_batches: int) -> Schedule:
 
 
 def dualpipev(num_ranks: int, num_micro_batches: int) -> Schedule:
-    """DualPipeV: half a DualPipe; 2R stages run down R ranks and back up, each stage exists once.
+    """DualPipeV, half a DualPipe: 2R stages go down R ranks and back up; each stage exists once.
 
     Raises ValueError unless num_ranks is at least 1 and num_micro_batches at least 2 * num_ranks.
 
@@ -188,10 +188,10 @@ def _eight_steps(rank: "_Recorder", half: int, position: int, per_phase: int) ->
 
 
 class _Recorder:
-    """Writes down the actions of one rank, each phase taking its micro-batches in order.
+    """Records the actions of one rank; each phase takes its micro-batches in order.
 
-    A phase is (stage, direction, first micro-batch). Weight backwards come in the order in which
-    they were put off.
+    A phase is (stage, direction, first micro-batch). Weight backwards run in the order in which
+    they were delayed.
     """
 
     def __init__(self, *phases: tuple[int, int, int]) -> None:

@@ -1,12 +1,12 @@
 """Parameters that several ranks hold, and the sum of their gradients.
 
-A rank shares a parameter with others where the schedule gives them the same stage (DualPipe), or
-where two stages use one parameter (a tied embedding and head). Each of them has only the gradient
-of what it ran itself; at the end of a step these are added up, so that all have the one that a
-single process would have.
+Ranks share a parameter when the schedule gives them the same stage (DualPipe), or when two stages
+use one parameter (a tied embedding and head). Each rank has only the gradient of its own work. At
+the end of a step these gradients are added up, so that every rank has the gradient that a single
+process would have.
 
-Names are "stage.parameter", as in nn.Sequential(*stages): a parameter with several names goes by
-the first.
+Names are "stage.parameter", as in nn.Sequential(*stages). A parameter with several names is called
+by the first one.
 """
 
 from collections import defaultdict
@@ -22,7 +22,7 @@ Ties = Sequence[tuple[str, ...]]
 
 
 def tied(stages: Sequence[nn.Module]) -> list[tuple[str, ...]]:
-    """The names of every parameter that has more than one, in the order of the stages.
+    """The names of every parameter that has several names, in the order of the stages.
 
     >>> embedding, head = nn.Embedding(7, 4), nn.Linear(4, 7, bias=False)
     >>> head.weight = embedding.weight
@@ -58,9 +58,9 @@ def holders(schedule: Schedule, ties: Ties = ()) -> dict[str, Ranks]:
 
 
 class SharedParameters:
-    """Those of the parameters of `stages` that other ranks hold too.
+    """The parameters of `stages` that other ranks hold too.
 
-    Raises ValueError where names that `ties` lists as one parameter are two on this rank.
+    Raises ValueError when `ties` lists two names as one parameter but this rank has two parameters.
     """
 
     def __init__(self, schedule: Schedule, stages: Mapping[int, nn.Module], ties: Ties) -> None:
@@ -78,7 +78,7 @@ class SharedParameters:
     def sum_gradients(self, add: Callable[[Tensor, Ranks], None]) -> None:
         """Add up the gradients; `add(tensor, ranks)` sums a tensor over ranks, in place.
 
-        A parameter that no rank has used, or that is frozen, stays without a gradient.
+        A parameter that is frozen or that no rank has used gets no gradient.
         """
         for ranks, parameters in self._parameters.items():
             used = [parameter.grad is not None for parameter in parameters.values()]
@@ -93,5 +93,5 @@ class SharedParameters:
 
 
 def groups(schedule: Schedule, ties: Ties) -> Iterable[Ranks]:
-    """The sets of ranks that have something to add up."""
+    """The sets of ranks that have gradients to add up."""
     return {ranks for ranks in holders(schedule, ties).values() if len(ranks) > 1}

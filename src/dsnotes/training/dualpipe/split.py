@@ -1,15 +1,15 @@
 """The backward pass cut in two: gradients of inputs at once, gradients of weights when asked.
 
-For y = x W^T the backward pass has two independent products, dx = dy W and dW = dy^T x. Only dx is
-awaited by the stage before, so that dW can fill a wait; its operands are kept until then.
+For y = x W^T the backward pass has two independent products, dx = dy W and dW = dy^T x. The stage
+before waits only for dx, so dW can be computed during a wait; its operands are kept until then.
 
 Equations
     Zero Bubble (arXiv 2401.10241) §2: B, the gradient of the input, and W, that of the weights;
     V3 (arXiv 2412.19437) §3.2.1: "backward for input" and "backward for weights"
 
 Departures
-    Only weights of linear layers are put off, as in the released code: their products are nearly
-    all of the work. Gains of norms, embeddings and the like get their gradient with the inputs.
+    Only the weights of linear layers are delayed, as in the released code: their products are
+    nearly all of the work. Gains of norms, embeddings and so on get their gradient with the inputs.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,11 +23,11 @@ from torch.overrides import TorchFunctionMode
 
 
 class WeightQueue:
-    """The weight gradients that one forward pass owes.
+    """The delayed weight gradients of one forward pass.
 
-    Run the forward inside `with queue.record()`; any backward then leaves out the weights and
-    biases of linear layers, and `flush` adds what is missing to their `.grad`. Where activations
-    are recomputed (torch.utils.checkpoint), use the method `backward`; another raises RuntimeError.
+    Run the forward inside `with queue.record()`. A backward then leaves out the weights and biases
+    of linear layers, and `flush` adds the missing gradients to their `.grad`. If activations are
+    recomputed (torch.utils.checkpoint), use the method `backward`; any other raises RuntimeError.
 
         >>> layer, queue = torch.nn.Linear(3, 2), WeightQueue()
         >>> with queue.record():
@@ -45,12 +45,12 @@ class WeightQueue:
 
     @contextmanager
     def record(self) -> Iterator[None]:
-        """Linear layers called inside put off their weight gradients."""
+        """Linear layers that are called inside delay their weight gradients."""
         with _Intercept(self._owed):
             yield
 
     def backward(self, y: Tensor, grad: Tensor | None = None) -> None:
-        """y.backward(grad); forwards that it recomputes put off their weight gradients too."""
+        """y.backward(grad); forwards that it recomputes delay their weight gradients too."""
         # From an edge of the graph: called with a tensor, torch would take the mode off inside.
         edge = torch.autograd.graph.get_gradient_edge(y)
         grad = torch.ones_like(y) if grad is None else grad
@@ -58,7 +58,7 @@ class WeightQueue:
             torch.autograd.backward(edge, grad)
 
     def flush(self) -> None:
-        """Compute what backward has left out since the last call."""
+        """Compute the gradients that backward has left out since the last call."""
         with torch.no_grad():  # the kept inputs still hang on their graph
             for accumulate in self._owed:
                 accumulate()
@@ -66,7 +66,7 @@ class WeightQueue:
 
 
 class _Intercept(TorchFunctionMode):
-    """Replaces F.linear on parameters, wherever in the model it is called."""
+    """Replaces F.linear on parameters everywhere in the model."""
 
     def __init__(self, owed: list[Callable[[], None]]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class _Intercept(TorchFunctionMode):
 
 
 class _Linear(torch.autograd.Function):
-    """x W^T, whose backward returns dx and hands over x and dy for dW."""
+    """x W^T; its backward returns dx and keeps x and dy for dW."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, put_off: Callable[..., None]) -> Tensor:

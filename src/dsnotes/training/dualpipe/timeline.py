@@ -1,8 +1,8 @@
 """When each action of a schedule runs, how long ranks idle, and how much they keep in memory.
 
-An action starts as soon as its rank is free and its inputs are there: a forward needs the output
-of the stage before, a backward the gradient from the stage after. Bubble and memory follow by
-adding up.
+An action starts as soon as its rank is free and its inputs exist: a forward needs the output of the
+stage before, a backward the gradient from the stage after. Bubble and memory are sums over these
+actions.
 
 Equations
     V3 (arXiv 2412.19437) table 2: bubble, parameters and activations of 1F1B, ZB1P and DualPipe;
@@ -27,9 +27,9 @@ Time = int | float  # in any one unit
 class Durations:
     """How long each kind of action takes, for one stage, in any one unit of time.
 
-    `pair` is an overlapped forward and backward; None means that the overlap gains nothing.
-    `transfer` passes between the end of an action and its result being on another rank.
-    Raises ValueError when one is no finite number of at least 0.
+    `pair` is an overlapped forward and backward; None means that the overlap saves no time.
+    `transfer` is the time from the end of an action until another rank has its result.
+    Raises ValueError unless all are finite numbers of at least 0.
 
         >>> Durations(forward=1, backward_input=1, weight=1).full_pair
         3
@@ -52,9 +52,9 @@ class Durations:
     ) -> "Durations":
         """Add all-to-all communication: `comm` to each forward and each input backward.
 
-        Alone, an action has nothing to compute meanwhile and takes all of it; an overlapped pair
-        takes the part 1 - `hidden` of both (V3 §3.2.1 aims at hidden = 1). V3 §3.2.1 puts
-        computation to communication at about 1 : 1.
+        A single action cannot hide any of it and takes longer by `comm`. An overlapped pair takes
+        longer by the part 1 - `hidden` of both (V3 §3.2.1 aims at hidden = 1). In V3 §3.2.1
+        computation and communication are about 1 : 1.
         Raises ValueError unless hidden is from 0 to 1.
 
             >>> Durations.with_all_to_all(1, 1, 1, comm=1, hidden=1).pair
@@ -73,7 +73,7 @@ class Durations:
 
     @property
     def full_pair(self) -> Time:
-        """F&B, with or without a gain."""
+        """F&B, whether the overlap saves time or not."""
         return self.forward + self.backward if self.pair is None else self.pair
 
     def of(self, action: Action | Pair) -> Time:
@@ -114,20 +114,20 @@ class Timeline:
 
     @property
     def idle(self) -> tuple[Time, ...]:
-        """The bubble of every rank: the part of the makespan in which it does nothing."""
+        """The bubble of every rank: the time of the makespan in which it does nothing."""
         makespan = self.makespan
         return tuple(makespan - sum(e.end - e.start for e in events) for events in self.events)
 
     @property
     def bubble_fraction(self) -> float:
-        """Idle time of all ranks over the time of all ranks."""
+        """The idle time of all ranks divided by the total time of all ranks."""
         return sum(self.idle) / (self.makespan * len(self.events)) if self.makespan else 0.0
 
     def live_activations(self, rank: int) -> list[tuple[Time, int]]:
         """(time, count) at each change of the number of micro-batches whose activations are kept.
 
         The activations of a micro-batch at a stage live from the start of its forward to the end
-        of its last backward: from input to weight backward they still count in full.
+        of its last backward; between input and weight backward they still count fully.
         """
         changes, live = [], 0
         for action, start, end in self.events[rank]:
@@ -143,19 +143,19 @@ class Timeline:
 
     @property
     def peak_activations(self) -> tuple[int, ...]:
-        """Per rank, the most micro-batches kept at one time (one at one stage counts 1)."""
+        """The largest number of micro-batches that each rank keeps at one time, stage by stage."""
         return tuple(max(n for _, n in self.live_activations(r)) for r in range(len(self.events)))
 
     @property
     def parameters(self) -> tuple[int, ...]:
-        """How many stages each rank holds the parameters of."""
+        """The number of stages whose parameters each rank holds."""
         return tuple(len(self.schedule.stages_of(rank)) for rank in range(len(self.events)))
 
 
 def simulate(schedule: Schedule, durations: Durations | None = None) -> Timeline:
-    """Run `schedule` on paper; without `durations` every part takes 1.
+    """Simulate `schedule`; by default every part takes 1.
 
-    Raises ValueError when the order of actions cannot be carried out, naming what waits for what.
+    Raises ValueError when the order of actions is impossible, and names what waits for what.
 
         >>> from dsnotes.training.dualpipe.schedule import dualpipe
         >>> timeline = simulate(dualpipe(8, 20))
@@ -220,10 +220,10 @@ class Formula(NamedTuple):
 
 
 def formula(name: str, num_stages: int, durations: Durations | None = None) -> Formula:
-    """What V3 table 2 gives for a pipeline of PP = `num_stages` stages (communication not counted).
+    """The row of V3 table 2 for a pipeline of PP = `num_stages` stages, without communication.
 
     The table names no condition. Its bubble is that of the simulated run for 1F1B always, for ZB1P
-    while W <= F and W <= I, and on the middle ranks of DualPipe and DualPipeV where F = I >= W and
+    if W <= F and W <= I, and for the middle ranks of DualPipe and DualPipeV if F = I >= W and
     F&B >= B; `bubble.idle_times` has the other cases and the other ranks.
     Raises ValueError for a name not in `SCHEDULES`, a PP below 1 and, for the last two, an odd PP.
 

@@ -1,6 +1,6 @@
-"""What a process started by `processes` runs: waits for jobs, does them, reports how they ended.
+"""The program of a process that `processes` starts: it waits for jobs, runs them and reports.
 
-It is a module of its own because processes that are started anew must be able to import it.
+It is a separate module because a new process must be able to import it.
 """
 
 import multiprocessing
@@ -37,7 +37,7 @@ def use_loopback() -> None:
 def serve(
     rank: int, num_ranks: int, device: str, folder: str, connection: Connection, states: Any
 ) -> None:
-    """Be rank `rank` until None comes, or the process that started this one is gone."""
+    """Work as rank `rank` until None comes, or until the parent process is gone."""
     threading.Thread(target=_end_with_the_parent, args=(folder,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the parent, which ends us
 
@@ -83,7 +83,7 @@ def serve(
 
 
 def _end_with_the_parent(folder: str) -> None:
-    """Also in the middle of a job: whoever kills the parent cannot know its ranks."""
+    """End even in the middle of a job: who kills the parent does not know its ranks."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     # A process that the parent has forked may hold the sentinel open: look at its number as well.

@@ -1,4 +1,4 @@
-"""FP8: the formats, products of matrices in them, and layers that train with them.
+"""FP8: number formats, matrix products in these formats, and layers that train with them.
 
 formats  the numbers, and quantisation in small groups with one scale each
 gemm     products of quantised matrices, and how precisely tensor cores add them up

@@ -1,8 +1,8 @@
 """Eight-bit floating point: the formats, and quantisation in small groups that share one scale.
 
 A group (a tile of 1x128 activations, a block of 128x128 weights) is divided by a scale that moves
-its largest magnitude to the largest number of the format, then rounded. The scale is kept beside
-the codes and multiplied back; an outlier costs only its own group precision.
+its largest magnitude to the largest number of the format, and then rounded. The scale is stored
+with the codes and multiplied back later. An outlier reduces the precision of its own group only.
 
 Sources
     V3 (arXiv 2412.19437) section 3.3.2, figure 7a  1x128 tiles, 128x128 blocks, online scales
@@ -10,8 +10,8 @@ Sources
     README_WEIGHTS of the released code   `weight_scale_inv`, and edge blocks padded with zeros
 
 Departures
-    - The paper gives E5M6 as 12 bits and no more: here it is laid out like IEEE numbers, bias 15.
-      A tensor of E5M6 numbers has dtype float16, whose last four mantissa bits then are 0.
+    - The paper says only that E5M6 has 12 bits. Here its layout is that of IEEE numbers, bias 15.
+      A tensor of E5M6 numbers has dtype float16; the last four mantissa bits are 0.
     - A group of zeros gets scale 1. The released kernel bounds amax from below by 1e-4 instead,
       which pushes groups of tiny gradients into the subnormals; here the scale can fall to 2^-126.
     - A group that holds an infinity or a NaN becomes NaN as a whole and leaves the others alone.
@@ -60,14 +60,14 @@ BLOCK: Group = (128, 128)
 @torch.no_grad()
 @checked
 def cast(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Shaped[Tensor, "*shape"]:
-    """The nearest numbers of `fmt`, ties to even mantissa; magnitudes above `fmt.max` become it.
+    """The nearest numbers of `fmt`, ties to even mantissa. Larger magnitudes become `fmt.max`.
 
-    Without the clamp, what happens above the maximum differs from dtype to dtype: torch turns
-    61,440 into infinity as E5M2 and 600 into 448 as E4M3. NaN stays NaN (INT8 has none: 0). No
-    gradient flows: that of rounding is 0; what training takes for it is in `fp8.linear`.
+    The clamp is needed: without it torch turns 61,440 into infinity as E5M2, but 600 into 448 as
+    E4M3. NaN stays NaN; INT8 has no NaN, there it becomes 0. No gradient flows, since the gradient
+    of rounding is 0; `fp8.linear` says what training uses instead.
 
-        >>> cast(torch.tensor([0.3, 17.0, 600.0])).float()
-        tensor([  0.3125,  16.0000, 448.0000])
+        >>> cast(torch.tensor([0.3, 17.0, 600.0])).tolist()
+        [0.3125, 16.0, 448.0]
     """
     # float64 keeps its digits: rounded to float32 first, numbers near a tie would fall on it
     x = x.to(torch.promote_types(x.dtype, torch.float32)).clamp(-fmt.max, fmt.max)
@@ -82,7 +82,7 @@ def cast(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Shaped[Tensor, "*sha
 
 @checked
 def codes(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Int[Tensor, "*shape"]:
-    """The bits of the nearest numbers of a floating format, as whole numbers below 2^fmt.bits.
+    """The bits of the nearest numbers of a floating-point format, as integers below 2^fmt.bits.
 
     >>> codes(torch.tensor([1.0, -1.0, 448.0]))
     tensor([ 56, 184, 126])
@@ -96,14 +96,14 @@ def codes(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Int[Tensor, "*shape
 
 @checked
 def decode(codes: Integer[Tensor, "*shape"], fmt: Format = E4M3) -> Float32[Tensor, "*shape"]:
-    """The numbers that codes stand for, straight from the definition of the format.
+    """The numbers that the codes mean, computed from the definition of the format.
 
-    E4M3 gives up infinity: only the mantissa 111 of the largest exponent is NaN. The other two
-    formats keep the whole largest exponent for infinity (mantissa 0) and NaN, like IEEE 754.
+    E4M3 has no infinity: in its largest exponent only the mantissa 111 is NaN. In the other two
+    formats the largest exponent means infinity (mantissa 0) or NaN, as in IEEE 754.
     Raises ValueError when a code does not lie in 0 .. 2^fmt.bits - 1.
 
-        >>> decode(torch.tensor([0b0_1111_110, 0b0_0000_001, 0b0_1111_111]))
-        tensor([448.0000,   0.0020,      nan])
+        >>> decode(torch.tensor([0b0_1111_110, 0b0_0000_001, 0b0_1111_111])).tolist()
+        [448.0, 0.001953125, nan]
     """
     if not fmt.exponent_bits:
         raise ValueError(f"fmt must be a floating format, got {fmt.name}")
@@ -138,10 +138,10 @@ def bit_pattern(x: float, fmt: Format = E4M3) -> str:
 
 
 class Quantized(NamedTuple):
-    """A matrix of R rows and C columns in a narrow format, with one scale per group.
+    """A matrix in a narrow format, with one scale per group.
 
-    The codes times their scale give the matrix back: `scale_inv` multiplies, in spite of its name,
-    which is that of the released checkpoint (`weight_scale_inv`).
+    The matrix is the codes times their scales. `scale_inv` multiplies although its name suggests a
+    division; the name is that of the released checkpoint (`weight_scale_inv`).
     """
 
     data: Shaped[Tensor, "rows cols"]
@@ -150,7 +150,7 @@ class Quantized(NamedTuple):
 
     @property
     def T(self) -> "Quantized":
-        """The transposed matrix: the same codes and scales, 1x128 tiles become 128x1."""
+        """The transposed matrix: the same codes and scales; 1x128 tiles become 128x1."""
         return Quantized(self.data.T, self.scale_inv.T, (self.group[1], self.group[0]))
 
 
@@ -165,10 +165,10 @@ def quantize(
 ) -> Quantized:
     """Divide each group by amax / fmt.max and round (V3 section 3.3.2).
 
-    Sizes need not be multiples of the group: the groups at the edges are smaller. With
-    `power_of_two` the scale is rounded up to 2^ceil(log2 s), which UE8M0 holds in one byte.
-    Computed in float32, float64 in float64. No gradient flows. Raises ValueError when a side of
-    `group` is no positive whole number, or a scale does not fit float32.
+    Sizes need not be multiples of the group: groups at the edges are smaller. With `power_of_two`
+    the scale is rounded up to 2^ceil(log2 s), which UE8M0 stores in one byte. The arithmetic is in
+    float32, or in float64 for a float64 matrix. No gradient flows. Raises ValueError when a side
+    of `group` is not a positive whole number, and when a scale does not fit float32.
 
         >>> q = quantize(torch.randn(576, 7168), group=BLOCK)
         >>> q.data.dtype, q.scale_inv.shape
@@ -177,7 +177,7 @@ def quantize(
     _check_group(group)
     rows, cols = x.shape
     groups = _in_groups(x.to(torch.promote_types(x.dtype, torch.float32)), group)
-    amax = groups.abs().amax(dim=(1, 3))
+    amax = groups.abs().amax(dim=(1, 3))  # (row groups, column groups)
     scale = (amax / fmt.max).clamp(min=torch.finfo(torch.float32).tiny).float()
     if power_of_two:
         scale = _power_of_two_above(scale)
@@ -190,16 +190,16 @@ def quantize(
 
 @checked
 def dequantize(q: Quantized) -> Float32[Tensor, "rows cols"]:
-    """Codes times their scale; also reads a released weight with its `weight_scale_inv`.
+    """The codes times their scales; this also reads a released weight and `weight_scale_inv`.
 
-    The scales may be of any floating type, UE8M0 (`torch.float8_e8m0fnu`) included. What rounding
-    has lifted above the largest float32 becomes it. Raises ValueError when there is not one scale
-    for each group.
+    The scales may have any floating type, also UE8M0 (`torch.float8_e8m0fnu`). A product above the
+    largest float32 becomes that number. ValueError unless there is one scale for each group.
 
-        >>> w = dequantize(Quantized(weight, weight_scale_inv, BLOCK))
+        >>> dequantize(quantize(torch.tensor([[0.5, -448.0]]))).tolist()
+        [[0.5, -448.0]]
     """
     check_scales(q)
-    groups = _in_groups(q.data.float(), q.group)
+    groups = _in_groups(q.data.float(), q.group)  # (row groups, r, column groups, c)
     scale = q.scale_inv.float()[:, None, :, None]  # torch promotes no 8-bit type
     largest = torch.full_like(scale, torch.finfo(torch.float32).max)
     largest = largest.masked_fill(~scale.isfinite(), torch.inf)

@@ -41,12 +41,13 @@ def gemm(
 ) -> Float[Tensor, "m n"]:
     """A B^T of A (M, K) and B (N, K), both scaled in groups along K (V3 section 3.3.2, figure 7).
 
-    C_mn = sum over blocks k of a_scale[m, k] * b_scale[n, k] * (A_k B_k^T)_mn in FP32, on a GPU
-    with block-scaled FP8 tensor cores in one call. Raises ValueError when a scale is not constant
-    along 128 columns, or when A and B differ in K.
+    C_mn = sum over blocks k of a_scale[m, k] * b_scale[n, k] * (A_k B_k^T)_mn in FP32. A GPU with
+    block-scaled FP8 tensor cores does this in one call. Raises ValueError when a scale is not
+    constant along 128 columns, and when A and B differ in K.
 
-        >>> gemm(quantize(torch.randn(5, 300)), quantize(torch.randn(7, 300), group=BLOCK)).shape
-        torch.Size([5, 7])
+        >>> from dsnotes.training.fp8.formats import quantize
+        >>> gemm(quantize(torch.ones(2, 300)), quantize(torch.ones(1, 300), group=BLOCK)).round()
+        tensor([[300.], [300.]])
     """
     for name, q in (("a", a), ("b", b)):
         check_scales(q, name)
@@ -83,17 +84,15 @@ def tensor_core_matmul(
 ) -> Float32[Tensor, "m n"]:
     """A B^T of E4M3 numbers as the tensor cores of an H100 give it (V3 section 3.3.2, 3.5.2).
 
-    Per instruction, `instruction_k` products and the running sum are aligned to the largest
-    exponent among them and cut to `fraction_bits`; the new sum is cut again to fit its register.
+    One instruction aligns `instruction_k` products and the running sum to the largest exponent
+    among them and cuts them to `fraction_bits`; the new sum is cut again to fit its register.
     Every `promote_every` terms the sum moves to FP32 (None: never). The exponent of a product is
-    that of its factors together, and that of subnormal factors is -6. Raises ValueError when
-    `promote_every` is no multiple of `instruction_k`.
+    the sum of the exponents of its factors; a subnormal factor has exponent -6. Raises ValueError
+    when `promote_every` is not a multiple of `instruction_k`.
 
-        >>> a = b = torch.tensor([[128.0] + [1.0] * 63])
-        >>> tensor_core_matmul(a, b, promote_every=None)  # exact: 16447
-        tensor([[16384.]])
-        >>> tensor_core_matmul(a, b, promote_every=32)
-        tensor([[16416.]])
+        >>> a = b = torch.tensor([[128.0] + [1.0] * 63])  # the exact product is 16447
+        >>> [tensor_core_matmul(a, b, promote_every=n).item() for n in (None, 32)]
+        [16384.0, 16416.0]
     """
     at_least(1, instruction_k=instruction_k, promote_every=promote_every)
     if not 0 <= fraction_bits <= 23:
@@ -110,13 +109,13 @@ def tensor_core_matmul(
         return _ROUNDINGS[rounding](terms / unit) * unit
 
     k = a.shape[1]
-    a, b = a.float()[:, None], b.float()[None]
+    a, b = a.float()[:, None], b.float()[None]  # (m, 1, k) and (1, n, k)
     a_exponent, b_exponent = (_exponent(x).clamp(min=1 - E4M3.bias) for x in (a, b))
     total = torch.zeros(a.shape[0], b.shape[1], device=a.device)
-    register = torch.zeros_like(total)[..., None]
+    register = torch.zeros_like(total)[..., None]  # (m, n, 1)
     for start in range(0, k, instruction_k):
         now, stop = slice(start, start + instruction_k), start + instruction_k
-        products = a[..., now] * b[..., now]
+        products = a[..., now] * b[..., now]  # (m, n, instruction_k)
         exponents = a_exponent[..., now] + b_exponent[..., now]
         exponents = exponents.masked_fill(products == 0, _OF_ZERO)
         top = exponents.amax(dim=-1, keepdim=True).maximum(_exponent(register))
@@ -130,13 +129,13 @@ def tensor_core_matmul(
 
 
 def _exponent(x: Tensor) -> Tensor:
-    """floor(log2 |x|), and for 0 something smaller than it is for any product."""
+    """floor(log2 |x|); for 0 a number below the exponent of any product."""
     return (torch.frexp(x).exponent - 1).masked_fill(x == 0, _OF_ZERO)
 
 
 _ROUNDINGS = {"truncate": torch.trunc, "nearest": torch.round}
 
-# |z| and max(0, z) of a normal z add up without cancelling, as uniform numbers do.
+# |z| and max(0, z) of a normal z never cancel in a sum, and uniform numbers never do.
 Distribution = Literal["normal", "half-normal", "rectified", "uniform"]
 DISTRIBUTIONS: dict[Distribution, Callable[..., Tensor]] = {
     "normal": torch.randn,
@@ -159,15 +158,15 @@ def accumulation_errors(
 ) -> list[dict[str, str | int | float | None]]:
     """Errors of `tensor_core_matmul` against float64, for every K, N_C and distribution.
 
-    Each row holds three measures, since the paper names none: `relative_max`, the largest error
-    relative to its own reference, over the `share` of the entries with the largest references (near
-    a reference of 0 it has no bound); `to_largest`, the largest error relative to the largest
-    reference; `relative_norm`, that of the whole matrix in the Frobenius norm. Both matrices are
-    (size, K), random, cast to E4M3 as they are.
+    The paper does not define its error, so each row holds three measures. `relative_max` is the
+    largest error relative to its own reference, over the `share` of the entries with the largest
+    references (near a reference of 0 it has no bound). `to_largest` is the largest error relative
+    to the largest reference. `relative_norm` is the error of the whole matrix in the Frobenius
+    norm. Both matrices are (size, K), random, and cast to E4M3 without scales.
 
         >>> rows = accumulation_errors(ks=[4096], distributions=["uniform"])
         >>> [f"{row['relative_max']:.2%}" for row in rows if row["N_C"] in (None, 128)]
-        ['6.92%', '0.06%']
+        ['6.87%', '0.06%']
     """
     rows: list[dict[str, str | int | float | None]] = []
     for name in distributions:
@@ -186,7 +185,7 @@ def accumulation_errors(
 def random_operands(
     distribution: Distribution, k: int, *, size: int = 64, seed: int = 0
 ) -> tuple[Float32[Tensor, "size k"], Float32[Tensor, "size k"]]:
-    """A and B of `accumulation_errors`."""
+    """The matrices A and B of `accumulation_errors`, in E4M3 numbers."""
     at_least(1, k=k, size=size)
     generator = torch.Generator().manual_seed(seed)
     a, b = (DISTRIBUTIONS[distribution](size, k, generator=generator) for _ in range(2))
@@ -197,7 +196,7 @@ def random_operands(
 def errors(
     c: Float[Tensor, "m n"], reference: Float[Tensor, "m n"], *, share: float = 0.5
 ) -> dict[str, float]:
-    """The three measures of `accumulation_errors`; ValueError for a reference of nothing but 0."""
+    """The three measures of `accumulation_errors`; ValueError when the reference is all 0."""
     if not 0 <= share <= 1 or not reference.any():
         raise ValueError(f"share must lie in 0 .. 1 and reference not be 0, got {share} of it")
     error = (c - reference).abs()
@@ -212,12 +211,12 @@ def errors(
 def _scale_of_each_row(q: Quantized) -> Tensor:
     """Scales as (rows, blocks of 128 columns), whatever the groups are."""
     (rows, cols), (r, c) = q.data.shape, q.group
-    scale = q.scale_inv.repeat_interleave(r or max(rows, 1), dim=0)[:rows]
+    scale = q.scale_inv.repeat_interleave(r or max(rows, 1), dim=0)[:rows]  # (rows, col groups)
     return scale if c else scale.expand(-1, -(-cols // PROMOTION))
 
 
 def _on_tensor_cores(a: Quantized, b: Quantized) -> bool:
-    """Hopper and CUDA 12.9, both E4M3, one side at least in 1x128 tiles: what cuBLAS offers."""
+    """What cuBLAS offers: Hopper, CUDA 12.9, both E4M3, at least one side in 1x128 tiles."""
     return (
         a.data.is_cuda
         and a.data.numel() * b.data.numel() > 0
@@ -229,7 +228,7 @@ def _on_tensor_cores(a: Quantized, b: Quantized) -> bool:
 
 
 def _tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> Tensor:
-    """The same product by cuBLAS, which wants whole blocks, and scales in column-major order."""
+    """The same product by cuBLAS, which needs whole blocks and scales in column-major order."""
     recipes = {TILE: F.ScalingType.BlockWise1x128, BLOCK: F.ScalingType.BlockWise128x128}
     (a_data, a_scale), (b_data, b_scale) = _whole_blocks(a), _whole_blocks(b)
     out = F.scaled_mm(

@@ -1,8 +1,8 @@
 """Linear layers whose three matrix products take FP8 inputs, with master weights in FP32.
 
-Forward, input gradient and weight gradient quantise their operands in groups that run along the
-axis they sum over, so that a scale is constant for 128 terms: the partial sum of these is
-multiplied by both scales and added up in FP32.
+The forward pass, the input gradient and the weight gradient quantise their operands in groups along
+the axis that they sum over. So a scale is constant for 128 terms: their partial sum is multiplied
+by both scales and added up in FP32.
 
 Sources
     V3 (arXiv 2412.19437) section 3.3.1, figure 6   Fprop, Dgrad, Wgrad in FP8 and what stays out
@@ -11,7 +11,7 @@ Sources
     appendix B.2                128x128 blocks for activation gradients: `Recipe(dgrad_group=BLOCK)`
 
 Departures
-    - A weight is quantised at every call, not once per optimizer step: same numbers, more work.
+    - A weight is quantised at every call, not once per optimizer step. The numbers are the same.
     - The SwiGLU output is cached like any other input, in FP8; V3 caches the inputs of SwiGLU and
       recomputes its output.
 """
@@ -51,7 +51,7 @@ QUANTIZED_LINEARS = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How one linear layer quantises; the defaults are those of V3 for all but o_proj."""
+    """How one linear layer quantises; the defaults are those of V3 for all layers but o_proj."""
 
     dgrad_group: Group = TILE  # of the output gradient, in Dgrad
     gradient_format: Format = E4M3  # of the output gradient, in Dgrad and Wgrad
@@ -91,7 +91,7 @@ class _Fp8Linear(torch.autograd.Function):
             raise RuntimeError("Fp8Linear has no gradient of a gradient: its steps are rounded")
         recipe, pow2, dy = ctx.recipe, ctx.recipe.power_of_two, grads[0]
         x_data, x_scale, w_data, w_scale = ctx.saved_tensors
-        dx = dw = None
+        dx = dw = None  # (tokens, K) and (N, K)
         if ctx.needs_input_grad[0]:  # Dgrad: dX = dY W sums over the N channels of dY
             fmt = recipe.gradient_format
             dy_q = quantize(dy, group=recipe.dgrad_group, fmt=fmt, power_of_two=pow2)
@@ -108,8 +108,8 @@ class _Fp8Linear(torch.autograd.Function):
 class Fp8Linear(nn.Linear):
     """`nn.Linear` without bias, computed in FP8; `weight` and its gradient stay FP32.
 
-    Raises TypeError when the master weight was cast to a narrower dtype, RuntimeError in a backward
-    pass that shall be differentiated again.
+    Raises TypeError when the master weight was cast to a narrower dtype, and RuntimeError when a
+    backward pass is to be differentiated again.
 
         >>> Fp8Linear(300, 40)(torch.randn(2, 5, 300)).shape
         torch.Size([2, 5, 40])
@@ -132,15 +132,15 @@ class Fp8Linear(nn.Linear):
             raise ValueError(
                 f"input must be (..., {self.in_features}), got shape {tuple(input.shape)}"
             )
-        x = input.reshape(-1, self.in_features)
+        x = input.reshape(-1, self.in_features)  # (tokens, in)
         y: Tensor = _Fp8Linear.apply(x, self.weight, self.recipe)
         return y.view(*input.shape[:-1], self.out_features)
 
 
 class Bf16Linear(nn.Linear):
-    """The baseline: operands and results of the same products in BF16, the weight gradient in FP32.
+    """The baseline: the same products with BF16 operands and results, the weight gradient in FP32.
 
-    Computed in FP32 on numbers rounded to BF16, so that it is as fast where BF16 is slow.
+    The arithmetic is FP32 on numbers rounded to BF16, which is fast on processors without BF16 too.
     """
 
     @checked
@@ -153,7 +153,7 @@ class Bf16Linear(nn.Linear):
 
 
 class _RoundBothWays(torch.autograd.Function):
-    """To BF16 and back, the value in forward and its gradient in backward."""
+    """Round to BF16 and back: the value in forward, its gradient in backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -184,9 +184,9 @@ def convert(model: nn.Module, recipe: Recipe = V3_RECIPE) -> list[str]:
 
 @checked
 def to_bf16(model: nn.Module) -> list[str]:
-    """Replace in place the layers that `convert` replaces by the baseline, `Bf16Linear`.
+    """Replace the same layers as `convert` by the baseline, `Bf16Linear`.
 
-    Weights, names and errors as there.
+    Weights, names and errors are as in `convert`.
 
         >>> len(to_bf16(model))
         121
@@ -214,13 +214,12 @@ def _exchange(model: nn.Module, new: Callable[[str, int, int], nn.Linear]) -> li
 
 @checked
 def bytes_per_parameter(precision: str) -> dict[str, float]:
-    """What one trained parameter costs in training memory, item by item; the sum is the total.
+    """Bytes of training memory that one trained parameter needs, item by item.
 
-    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for all else, to compare with
-    (gradients in BF16 would save 2 bytes). "fp32": everything in FP32, so that the master weight is
-    the weight itself. Without sharding: ZeRO-1 divides master weight and moments by the number of
-    data-parallel ranks.
-    Raises ValueError for any other precision.
+    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for everything else, as a
+    comparison (gradients in BF16 would save 2 bytes). "fp32": everything in FP32, and no second
+    copy of the weight. All without sharding: ZeRO-1 divides master weight and moments by the number
+    of data-parallel ranks. Raises ValueError for any other precision.
 
         >>> sum(bytes_per_parameter("v3").values())
         13.000244140625
@@ -238,7 +237,7 @@ def bytes_per_parameter(precision: str) -> dict[str, float]:
 
 @checked
 def bytes_per_cached_element(fmt: Format | None, *, power_of_two: bool = False) -> float:
-    """What one element of a cached linear input costs, in 1x128 tiles; None stands for BF16.
+    """Bytes of one element of a cached linear input, in 1x128 tiles; None means BF16.
 
     A scale takes 4 bytes, or 1 as UE8M0.
 
