@@ -172,7 +172,7 @@ def convert(model: nn.Module, recipe: Recipe = V3_RECIPE) -> list[str]:
     3.3.3). Raises TypeError when such a layer has a bias or a weight that is not float32.
 
         >>> len(convert(model))
-        121
+        120
     """
 
     def fp8(name: str, inputs: int, outputs: int) -> nn.Linear:
@@ -189,7 +189,7 @@ def to_bf16(model: nn.Module) -> list[str]:
     Weights, names and errors are as in `convert`.
 
         >>> len(to_bf16(model))
-        121
+        120
     """
     return _exchange(model, lambda _, k, n: Bf16Linear(k, n, bias=False, device="meta"))
 
