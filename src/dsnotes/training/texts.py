@@ -54,6 +54,7 @@ def corpus(domain: str) -> str:
 def tokens(text: str) -> Int[Tensor, " seq"]:
     """The UTF-8 bytes of a text as token ids, 0 to 255.
 
+    >>> from dsnotes.training.texts import tokens
     >>> tokens("a文")
     tensor([ 97, 230, 150, 135])
     """
