@@ -1,7 +1,7 @@
 """Group relative policy optimization (GRPO): a policy gradient whose baseline is the group mean.
 
-One question is answered G times; each answer's advantage is how far its reward lies above the mean
-of the group, and a clipped ratio keeps the policy near the one that sampled. No critic is trained.
+One question is answered G times. The advantage of an answer is how far its reward lies above the
+mean of its group; a clipped ratio keeps the policy near the one that sampled. No critic is trained.
 
 Equations
     DeepSeekMath (arXiv 2402.03300): (3) objective with a ratio for each token; section 4.1.2
@@ -13,9 +13,9 @@ Equations
     DAPO (arXiv 2503.14476): (8) one mean over all tokens of a group, two clip widths
 
 Departures and open points
-    - No paper says which std: here that of the population (`correction=0`) and nothing added to it.
-      TRL's is `correction=1, eps=1e-4`. A group of equal rewards has advantage 0, not 0/0.
-    - Losses are minimised, so they are the objectives with the sign turned.
+    - No paper says which std. Here it is that of the population (`correction=0`), and nothing is
+      added to it. TRL's is `correction=1, eps=1e-4`. Equal rewards have advantage 0, not 0/0.
+    - An optimizer minimises, so a loss is minus the objective.
     - DeepSeekMath, V2 and V3 give no clip width; 0.2 is PPO's.
     - `ratio="geometric"` is the per-token mean of a sequence's log-ratio, which TRL calls
       "sequence"; here "sequence" is the ratio of the probabilities of whole outputs, as V3 prints.
@@ -24,8 +24,8 @@ Departures and open points
     - "constant" divides by max_length, as the code of Dr. GRPO does (the longest output it lets the
       model write); its formula is max_length=1.
 
-Legend: a batch is B outputs of at most T tokens, whole groups of G outputs or not; log-probs are
-natural logarithms of the probability of the token in place t given all before it.
+Legend: a batch is B outputs of at most T tokens; it need not consist of whole groups. A log-prob is
+the natural logarithm of the probability of the token in place t given all tokens before it.
 """
 
 import math
@@ -56,9 +56,9 @@ def group_advantages(
 ) -> Float[Tensor, "groups samples"]:
     """A_i = (r_i - mean(r)) / (std(r) + eps) within each row, V3 eq 28; 0 where all are equal.
 
-    `scale=False` leaves the std out (Dr. GRPO). `correction` is 0 for the std of the population, 1
-    for that of a sample. ValueError for fewer than 2 samples, a reward that is not finite, a
-    negative eps or another correction, TypeError for rewards of a whole-number dtype.
+    `scale=False` leaves the std out (Dr. GRPO). `correction` is 0 for the std of the population and
+    1 for that of a sample. ValueError for fewer than 2 samples, a reward that is not finite, a
+    negative eps or another correction; TypeError for rewards of a whole-number dtype.
 
         >>> group_advantages(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))
         tensor([[ 1.7321, -0.5774, -0.5774, -0.5774]])
@@ -83,10 +83,10 @@ def process_advantages(
 ) -> Float[Tensor, "groups samples seq"]:
     """Advantage of each token under process supervision (DeepSeekMath section 4.1.3).
 
-    `step_ends` marks index(j), the last token of each reasoning step, and `rewards` holds the
-    step's reward there (elsewhere: ignored). Rewards are normalised over all steps of the group;
-    the advantage of a token is the sum over the steps that end at it or later. ValueError as in
-    `group_advantages`, the steps of a group being the samples there.
+    `step_ends` marks index(j), the last token of each reasoning step. `rewards` holds the reward of
+    the step there; other places are ignored. Rewards are normalised over all steps of the group.
+    The advantage of a token is the sum over the steps that end at it or later. ValueError as in
+    `group_advantages`; the steps of a group are its samples.
 
         >>> ends = torch.tensor([[[False, True, True], [False, False, True]]])
         >>> process_advantages(torch.tensor([[[9.0, 1.0, 0.0], [9.0, 9.0, 0.5]]]), ends)
@@ -100,7 +100,7 @@ def process_advantages(
         )
     normalised = _normalise(
         rewards.flatten(1), step_ends.flatten(1), scale=scale, correction=correction, eps=eps
-    ).view_as(rewards)
+    ).view_as(rewards)  # (groups, samples, seq)
     advantages = normalised.flip(-1).cumsum(-1).flip(-1)
     return narrowed(advantages, rewards, what="rewards lie too far apart")
 
@@ -115,7 +115,7 @@ def _normalise(
     rewards = widened(rewards).masked_fill(~valid, 0)
     if not rewards.isfinite().all():
         raise ValueError("rewards must be finite, got nan or inf")
-    n = valid.sum(1, keepdim=True)
+    n = valid.sum(1, keepdim=True)  # (groups, 1)
     low = rewards.detach().masked_fill(~valid, math.inf).amin(1, keepdim=True)
     high = rewards.detach().masked_fill(~valid, -math.inf).amax(1, keepdim=True)
     # A mean of what is left above the lowest, in units of the largest: sums of large rewards
@@ -144,11 +144,11 @@ def grpo_loss(
 
     At log_probs = old_log_probs its gradient is minus that of DeepSeekMath eq 20.
 
-    `mask` is True on the tokens of the output: not on prompt nor padding, where anything may stand.
-    `objective` says which of them (the named ones stand in `rl.objective`). The KL is that of each
-    token, with ratio "sequence" that of whole outputs (V3 eq 27). With average "token", weigh calls
-    by their tokens when gradients are accumulated. An output without tokens counts 0. Only
-    `log_probs` may carry gradient.
+    `objective` says which of them; the named ones are in `rl.objective`. `mask` is True on the
+    tokens of the output and False on prompt and padding, whose values are ignored. The KL is that
+    of each token, and with ratio "sequence" that of whole outputs (V3 eq 27). Whoever accumulates
+    gradients with average "token" weighs each call by its tokens. An output without tokens counts
+    0. Only `log_probs` may carry gradient.
 
     A loss beyond the largest number of the type of `log_probs` (exp of a log-ratio of 89, in
     float32) is scaled down until it and its gradient fit: sign and direction stay.

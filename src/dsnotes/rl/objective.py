@@ -1,8 +1,8 @@
 """What PPO and GRPO share: log-probs and mask of an output, the clipped ratio, estimators of KL.
 
-The model's logits in place t are about the token in place t + 1, so log-probs and masks are one
-shorter than the tokens; everything after them works on these two. An `Objective` names the choices
-in which the published objectives of GRPO differ.
+The logits in place t predict the token in place t + 1, so log-probs and masks are one shorter than
+the tokens. All losses work on these two. An `Objective` names the choices in which the published
+objectives of GRPO differ.
 
 Equations
     PPO (arXiv 1707.06347): (7) the clipped surrogate
@@ -10,8 +10,8 @@ Equations
     the named objectives: equations and open points in `dsnotes.rl.grpo`
 
 Departures
-    DeepSeekMath calls k3 positive: it is 0 where the two policies agree. No paper mentions that the
-    gradient of an estimator need not be that of what it estimates; see `k1`, `k2`, `k3`.
+    DeepSeekMath calls k3 positive; it is 0 where the two policies agree. No paper mentions that an
+    estimator of KL need not have the gradient of KL; see `k1`, `k2`, `k3`.
 """
 
 import math
@@ -87,8 +87,8 @@ def token_log_probs(
     """log pi(o_t | q, o_<t): column j is about `tokens[:, j + 1]`, predicted by `logits[:, j]`.
 
     `temperature` is the one that the tokens were sampled at: the ratio is about that distribution.
-    In float32 at least. ValueError when the temperature is not positive, so small that a gradient
-    of 1 / temperature does not fit the logits' type, or when a log-prob does not fit.
+    The result is float32 or wider. ValueError when the temperature is not positive, when a gradient
+    of 1 / temperature does not fit the type of the logits, or when a log-prob does not fit.
 
         >>> token_log_probs(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]))
         tensor([[-1.3863, -1.3863]])
@@ -104,7 +104,8 @@ def token_log_probs(
     x = logits[:, :-1].to(wide)
     if temperature < 1:  # nothing overflows but what is infinitely unlikely
         x = x - x.detach().amax(-1, keepdim=True)
-    found = (x / temperature).log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0]
+    log_p = (x / temperature).log_softmax(-1)  # (batch, seq - 1, vocab)
+    found = log_p.gather(-1, tokens[:, 1:, None])[..., 0]  # (batch, seq - 1)
     found = found.to(torch.promote_types(logits.dtype, torch.float))
     if not found.isfinite().all() and (logits[:, :-1].isfinite().all(-1) & ~found.isfinite()).any():
         raise ValueError(f"logits are too far apart: a log-prob does not fit {found.dtype}")
@@ -120,9 +121,9 @@ def completion_mask(
 ) -> Bool[Tensor, "batch seq-1"]:
     """True on the log-probs of the output: after the prompt, up to its first `eos` and with it.
 
-    `prompt_lengths` counts what stands before the output, padding on the left included. With
-    several `eos` the first of any ends it. The eos is trained: else the policy would not learn to
-    stop. ValueError when a prompt is empty or longer than the row.
+    `prompt_lengths` counts all tokens before the output, with the padding on the left. The first of
+    any `eos` ends the output. The eos is trained: otherwise the policy would not learn to stop.
+    ValueError when a prompt is empty or longer than the row.
 
         >>> completion_mask(torch.tensor([[5, 6, 7, 0, 0]]), torch.tensor([2]), eos=0)
         tensor([[False,  True,  True, False]])
@@ -143,10 +144,10 @@ def completion_mask(
 def k1(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """-log r, r = pi_ref / pi: unbiased for KL(pi || ref), can be negative; as a loss, no gradient.
+    """-log r with r = pi_ref / pi: an unbiased estimate of KL(pi || ref), which can be negative.
 
-    In expectation, that is, over samples from pi, as in all three. All three are computed in
-    float64; ValueError when the result does not fit the type of `log_probs`.
+    As a loss its gradient is 0 in expectation over samples from pi. All three estimators are
+    computed in float64; ValueError when the result does not fit the type of `log_probs`.
 
         >>> k1(torch.tensor([-1.0]), torch.tensor([-2.0]))
         tensor([1.])
@@ -159,7 +160,7 @@ def k1(
 def k2(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """(log r)^2 / 2: biased, at least 0; as a loss its gradient is that of KL(pi || ref).
+    """(log r)^2 / 2: a biased estimate, at least 0. As a loss it has the gradient of KL(pi || ref).
 
     >>> k2(torch.tensor([-1.0]), torch.tensor([-2.0]))
     tensor([0.5000])
@@ -172,9 +173,9 @@ def k2(
 def k3(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """r - 1 - log r (DeepSeekMath eq 4, V3 eq 27): unbiased for KL(pi || ref), at least 0.
+    """r - 1 - log r (DeepSeekMath eq 4, V3 eq 27): an unbiased estimate of the KL, at least 0.
 
-    As a loss its gradient is that of the other direction, KL(ref || pi).
+    As a loss it has the gradient of the other direction, KL(ref || pi).
 
         >>> k3(torch.tensor([-1.0]), torch.tensor([-2.0]))
         tensor([0.3679])
@@ -215,9 +216,10 @@ def clipped_surrogate(
 
 @checked
 def probability_ratio(log_ratio: Tensor, advantages: Tensor) -> Tensor:
-    """rho = exp(log_ratio), cut off before it overflows: where the clip says 0, so is the gradient.
+    """rho = exp(log_ratio), limited to what the type holds.
 
-    It would be 0 * inf otherwise. ValueError where nothing clips, at a negative advantage.
+    Where the clip gives the gradient 0 it would be 0 * inf otherwise. ValueError at a negative
+    advantage, where nothing clips a large ratio.
 
         >>> probability_ratio(torch.tensor([1000.0]).double(), torch.ones(1)).isfinite()
         tensor([True])
@@ -232,7 +234,7 @@ def probability_ratio(log_ratio: Tensor, advantages: Tensor) -> Tensor:
 
 
 def check_mask(mask: Bool[Tensor, "batch seq"], **constants: Tensor | None) -> None:
-    """ValueError unless mask marks a token, and none of the others carries gradient.
+    """ValueError unless mask marks a token and none of the other tensors carries gradient.
 
     A ratio whose denominator carries gradient has the value 1 and the gradient 0.
 

@@ -1,7 +1,7 @@
 """The sizes of a small R1-Zero: one that a laptop runs in a minute, and a longer one for a GPU.
 
-A `Preset` is the model, the base text and both phases of training; the two presets differ in
-nothing else, so `PRESETS[name]` is the one argument that moves a run to a larger machine.
+A `Preset` holds the sizes of the model, of the base text and of both phases of training. Nothing
+else differs between the two, so `PRESETS[name]` is all that moves a run to a larger machine.
 """
 
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
 """A small R1-Zero: a base model from supervised text, then GRPO with rewards by rule and no other.
 
 Each step draws problems, lets the model answer each of them G times, scores the texts by rule and
-moves the weights by the objective of `dsnotes.rl.grpo`. Nothing shows the model a solution.
+moves the weights by an `Objective` of GRPO. The model never sees a solution.
 
 Equations
     DeepSeekMath (arXiv 2402.03300) eq 3 and algorithm 1, outcome supervision, one update per batch
@@ -57,8 +57,8 @@ def supervised_step(
     """One step of cross-entropy on the completions; prompt and padding are not learned."""
     device = state.model.lm_head.weight.device
     tokens = torch.cat([prompts, completions], dim=1).to(device)
-    hidden = state.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]
-    logits = state.model.head(hidden)
+    hidden = state.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]  # (batch, new, hidden)
+    logits = state.model.head(hidden)  # (batch, new, vocab)
     loss = F.cross_entropy(logits.mT, completions.to(device).long(), ignore_index=shellgame.PAD)
     state.update(loss)
     return {"loss": loss.item()}
@@ -91,7 +91,7 @@ def respond(
 ) -> tuple[Rollout, list[str], list[str]]:
     """Sample completions of problems: the rollout, its texts, and the right answer to each.
 
-    `prefix` is put in front of every completion; it is in the texts and not in the rollout's mask.
+    `prefix` stands before every completion; it is in the texts and not in the rollout's mask.
 
         >>> given = shellgame.problems(2, generator=torch.Generator().manual_seed(0))
         >>> base = presets.new_model(presets.LAPTOP, seed=0)
@@ -147,7 +147,7 @@ def grpo_step(
         temperature=temperature,
         sampler=state.sampler,
     )
-    rewards = torch.tensor(reward(texts, answer=answers))
+    rewards = torch.tensor(reward(texts, answer=answers))  # (prompts * G,)
     groups = rewards.view(preset.prompts, preset.group_size)
     advantages = group_advantages(groups, scale=objective.scale).flatten()
     log_probs = completion_log_probs(state.model, rollout, temperature=temperature)
@@ -184,8 +184,8 @@ def evaluate(
 ) -> Scores:
     """Score `samples` completions of each of `problems` held-out problems; nothing is changed.
 
-    The same seed gives the same problems. A vote between equally frequent answers goes to the one
-    given first; a problem without a single answer counts as wrong.
+    The same seed gives the same problems. Among equally frequent answers the first one given wins
+    the vote; a problem without any answer counts as wrong.
 
         >>> base = presets.new_model(presets.LAPTOP, seed=0)
         >>> evaluate(base, presets.LAPTOP, problems=50).pass_at_1

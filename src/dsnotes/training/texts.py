@@ -1,14 +1,14 @@
 """Small data sets for toy training runs, fixed or made from a seed, so that numbers repeat.
 
-Text: four domains of about 80 kB that differ enough for experts to tell them apart, cut into
-sequences of bytes (one byte is one token, so the vocabulary is 256). The texts lie in `data/`,
-with source and licence in `data/README.md`; the `math` domain is made on the spot.
+Text: four domains of about 80 kB, different enough that experts can tell them apart. They are cut
+into sequences of bytes: one byte is one token, so the vocabulary is 256. The texts are in `data/`,
+with source and licence in `data/README.md`; the `math` domain is generated.
 
-Every batch holds as many sequences of one domain as of another, and every tenth sequence of a
-domain is held out: `batches` never yields it, `held_out` only those.
+Every batch holds equally many sequences of each domain. Every tenth sequence of a domain is held
+out: `batches` never yields it, and `held_out` yields only those.
 
-The counting language: every token is its predecessor plus 1, except after a jump. What the best
-possible prediction is, and how many nats it costs, is known exactly.
+The counting language: every token is its predecessor plus 1, except after a jump. The best possible
+prediction and its cost in nats are known exactly.
 """
 
 import math
@@ -67,9 +67,9 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield `steps` batches of training sequences, as many from each domain, ordered by `seed`.
 
-    The equal share keeps the load of the experts from swinging with the mixture of the batch. A
-    domain begins anew, in a new order, when fewer of its sequences are left than a batch needs.
-    Raises ValueError (at the first batch) when a size is not positive or does not fit.
+    Equal shares, because the load of the experts would otherwise swing with the mixture. A domain
+    starts again, in a new order, when fewer of its sequences are left than a batch needs.
+    ValueError, at the first batch, when a size is not positive or does not fit.
 
         >>> first = next(batches(steps=1, batch_size=4, seq_len=64, seed=0))
         >>> first.tokens.shape, first.domain
@@ -113,7 +113,7 @@ def counting(
 ) -> Int[Tensor, "batch seq"]:
     """Sequences that count upwards modulo `vocab_size`, each from a random first token.
 
-    With probability `jump` a token is any of the vocabulary instead, all equally likely. Raises
+    With probability `jump` a token is instead drawn from the whole vocabulary, uniformly.
     ValueError when a size is not positive or `jump` lies outside 0 to 1.
 
         >>> counting(sequences=1, seq_len=7, vocab_size=8, seed=0)
@@ -134,8 +134,8 @@ def counting(
 def counting_entropy(*, vocab_size: int = 32, jump: float, ahead: int = 1) -> float:
     """Nats per token of the best prediction of the token `ahead` places on, in `counting`.
 
-    Without a jump in between, of probability (1 - jump)^ahead, it is the token plus `ahead`;
-    otherwise any. Raises ValueError as `counting` does.
+    With probability (1 - jump)^ahead no jump lies in between, and it is the token plus `ahead`;
+    otherwise it may be any token. ValueError as in `counting`.
 
         >>> round(counting_entropy(vocab_size=8, jump=0.0), 3)
         0.0
@@ -158,7 +158,7 @@ def _check_counting(vocab_size: int, jump: float) -> None:
 
 
 def _sequences(domains: Sequence[str], seq_len: int, *, held_out: bool) -> Batch:
-    """Each domain cut into sequences without overlap; the remainder at its end is left out."""
+    """Each domain, cut into sequences without overlap; the remainder at its end is dropped."""
     if not domains:
         raise ValueError(f"domains must name at least one of {DOMAINS}, got none")
     if seq_len < 2:
@@ -166,7 +166,7 @@ def _sequences(domains: Sequence[str], seq_len: int, *, held_out: bool) -> Batch
     found = []
     for name in domains:
         text = tokens(corpus(name))
-        rows = text[: len(text) // seq_len * seq_len].view(-1, seq_len)
+        rows = text[: len(text) // seq_len * seq_len].view(-1, seq_len)  # (sequences, seq)
         if len(rows) < _HELD_OUT_EVERY:
             raise ValueError(
                 f"seq_len must leave {_HELD_OUT_EVERY} sequences per domain, got {seq_len}, "
