@@ -78,8 +78,7 @@ def train(
         >>> [list(report) for report in train(state, language_step, data, progress=False)]
         [['loss', 'load'], ['loss', 'load']]
     """
-    if not isinstance(save_every, int) or save_every < 1:
-        raise ValueError(f"save_every must be a whole number of at least 1, got {save_every}")
+    at_least(1, save_every=save_every)
     snapshot = None if checkpoint is None else Snapshot(checkpoint)
     if snapshot is not None:
         snapshot.load(state)
