@@ -10,6 +10,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
+
+from benchmarks._measure import row
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = [str(Path(sys.executable).parent / "jupyter-book"), "build", ".", "-W", "-n",
@@ -24,7 +27,7 @@ def _seconds(folder: Path) -> float:
     return time.perf_counter() - start
 
 
-def rows() -> list[dict]:
+def rows() -> list[dict[str, Any]]:
     files = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -41,10 +44,7 @@ def rows() -> list[dict]:
         changed = _seconds(copy)
     note = "peer: the cold build"
     return [
-        {"what": "build, cold", "ours": cold, "peer": None, "ratio": None, "unit": "s",
-         "note": "all notebooks executed"},
-        {"what": "build, warm (median of 3)", "ours": warm, "peer": cold, "ratio": warm / cold,
-         "unit": "s", "note": note},
-        {"what": "build, one page changed", "ours": changed, "peer": cold,
-         "ratio": changed / cold, "unit": "s", "note": note},
-    ]  # fmt: skip
+        row("build, cold", cold, unit="s", note="all notebooks executed"),
+        row("build, warm (median of 3)", warm, cold, unit="s", note=note),
+        row("build, one page changed", changed, cold, unit="s", note=note),
+    ]

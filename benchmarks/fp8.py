@@ -4,15 +4,13 @@ The peer of a quantisation is the cast to BF16, that of a layer `nn.Linear` in F
 BF16). Without FP8 tensor cores a layer in FP8 is an emulation, slower than what it emulates.
 """
 
-import time
-from collections.abc import Callable
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from benchmarks._measure import medians, row
 from dsnotes.training.fp8.formats import (
     BLOCK,
     E4M3,
@@ -50,12 +48,12 @@ def quantisation(device: str) -> list[dict[str, Any]]:
         "back from 1x128": lambda: dequantize(q),
     }
     timed = medians(ways | {"peer": x.bfloat16})
+    each = {way: [1e6 * ms / x.numel() for ms in timed[way]] for way in timed}
     note = f"{SIZE}x{SIZE} on {device}; peer: cast to BF16"
     return [
-        row(f"FP8 quantise {way}", 1e6 * timed[way] / x.numel(), 1e6 * timed["peer"] / x.numel(),
-            "ns/element", note)
+        row(f"FP8 quantise {way}", each[way], each["peer"], unit="ns/element", note=note)
         for way in ways
-    ]  # fmt: skip
+    ]
 
 
 def linear(device: str, *, tokens: int, size: int) -> dict[str, Any]:
@@ -69,14 +67,13 @@ def linear(device: str, *, tokens: int, size: int) -> dict[str, Any]:
     timed = medians({"ours": lambda: ours(x).backward(dy), "peer": lambda: peer(x).backward(dy)})
     how = "emulated" if device == "cpu" else "tensor cores, casts not fused"
     note = f"{tokens} tokens, {size}x{size}, {how}; peer: nn.Linear in {dtype}"
-    return row("FP8 linear, forward and backward", timed["ours"], timed["peer"], "ms", note)
+    return row("FP8 linear, forward and backward", **timed, note=note)
 
 
 def accumulation() -> dict[str, Any]:
     a, b = (quantize(torch.randn(64, 4096)).data.float() for _ in range(2))
-    timed = medians({"model": lambda: tensor_core_matmul(a, b)}, repeats=3)
-    note = "64x64x4096, promotion every 128"
-    return row("FP8 accumulation model", timed["model"], None, "ms", note)
+    timed = medians({"ours": lambda: tensor_core_matmul(a, b)})
+    return row("FP8 accumulation model", **timed, note="64x64x4096, promotion every 128")
 
 
 def hopper_gemms() -> list[dict[str, Any]]:
@@ -96,39 +93,10 @@ def hopper_gemms() -> list[dict[str, Any]]:
             timed = medians({
                 "ours": lambda a_q=a_q, b_q=b_q: gemm(a_q, b_q, out_dtype=torch.bfloat16),
                 "peer": lambda a16=a16, b16=b16: F.linear(a16, b16),
-            }, calls=20)  # fmt: skip
+            })  # fmt: skip
             tera = 2 * m * n * k / 1e9  # per ms, in 1e12 operations a second
             note = f"{m}x{n}x{k}; off the emulation by {difference:.1e} of the largest; peer: BF16"
-            measured.append(row(f"FP8 {E4M3.name} product, {name}", tera / timed["ours"],
-                                tera / timed["peer"], "TFLOPS", note))  # fmt: skip
+            speeds = {way: [tera / ms for ms in timed[way]] for way in timed}
+            what = f"FP8 {E4M3.name} product, {name}"
+            measured.append(row(what, **speeds, unit="TFLOPS", note=note))
     return measured
-
-
-def medians(
-    ways: dict[str, Callable[[], Any]], *, repeats: int = 9, calls: int = 1
-) -> dict[str, float]:
-    """Median time of each in ms, all taking turns after one warm-up.
-
-    On a GPU several `calls` in a row hide what it takes to start one.
-    """
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, call in ways.items():
-            _wait()
-            start = time.perf_counter()
-            for _ in range(calls):
-                call()
-            _wait()
-            if turn:
-                times[name].append(1e3 * (time.perf_counter() - start) / calls)
-    return {name: median(values) for name, values in times.items()}
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def row(what: str, ours: float, peer: float | None, unit: str, note: str) -> dict[str, Any]:
-    ratio = None if peer is None else ours / peer
-    return {"what": what, "ours": ours, "peer": peer, "ratio": ratio, "unit": unit, "note": note}

@@ -1,10 +1,10 @@
 """Run every benchmark of this folder and print one table: what, ours, peer, ratio.
 
     python -m benchmarks.run                 # all
+    python -m benchmarks.run --rounds 1      # all, in a hurry: do they run?
     python -m benchmarks.run moe --json f    # one module, result also as JSON
 
-A module here offers `rows() -> list[dict]` with the keys what, ours, peer, ratio, unit, note.
-Machines are noisy: a row compares medians of runs interleaved in one process; trust its ratio.
+A module here offers `rows()`, made by `_measure.row`. Machines are noisy: trust the ratios.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 import benchmarks
+from benchmarks import _measure
 
 
 def machine() -> dict[str, str | int]:
@@ -44,34 +45,28 @@ def _cpu_name() -> str:
 
 
 def table(rows: list[dict]) -> str:
-    def number(value: float | None) -> str:
-        return "-" if value is None else f"{value:.4g}"
+    """Numbers to four digits; behind the ratio, how far the middle half of the rounds spreads."""
 
-    head = ("what", "ours", "peer", "ratio", "unit", "note")
-    lines = [head] + [
-        (
-            r["what"],
-            number(r["ours"]),
-            number(r["peer"]),
-            number(r["ratio"]),
-            r["unit"],
-            r.get("note", ""),
-        )
-        for r in rows
-    ]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    def text(value: float | list | str | None) -> str:
+        if isinstance(value, list):
+            return "{:.3g}-{:.3g}".format(*value)
+        return "-" if value is None else value if isinstance(value, str) else f"{value:.4g}"
+
+    lines = [list(rows[0]), *([text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
 def main() -> int:
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name != "run")
+    names = sorted(
+        {m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"run", "_measure"}
+    )
     parser = argparse.ArgumentParser(description="measure side by side with peers")
     parser.add_argument("only", nargs="*", choices=[*names, []], help="default: all")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--rounds", type=int, default=_measure.ROUNDS, help="of what is timed")
     arguments = parser.parse_args()
+    _measure.ROUNDS = arguments.rounds
 
     rows = []
     for name in (progress := tqdm(arguments.only or names, file=sys.stderr)):
