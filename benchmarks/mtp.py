@@ -8,6 +8,7 @@ in steps is not one in time. One thread."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mtp import add_modules
 from dsnotes.model.speculative import speculate, teacher_forced_acceptance
 from dsnotes.training import texts
-from dsnotes.training.loop import train
+from dsnotes.training.loop import language_step, train
+from dsnotes.training.state import TrainState
 
 CONFIG = replace(TINY, hidden_size=96, initializer_range=0.02)
 STEPS, PROMPT, NEW = 200, 32, 64
@@ -36,7 +38,8 @@ def trained() -> DeepSeek:
     torch.manual_seed(0)
     model = add_modules(DeepSeek(CONFIG))
     data = texts.batches(steps=STEPS, batch_size=8, seq_len=128, seed=0)
-    for _ in train(model, data, mtp_weight=0.3):
+    state = TrainState.create(model, steps=STEPS, learning_rate=3e-3)
+    for _ in train(state, partial(language_step, mtp_weight=0.3), data, progress=False):
         pass
     return model.requires_grad_(False)
 

@@ -22,12 +22,14 @@ from typing import Any
 
 import torch
 from _record import collect, parser, write
+from torch.optim.lr_scheduler import LambdaLR
 
 from dsnotes.config import Config
 from dsnotes.model.balance import max_vio
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.training.loop import evaluate, moe_layers, train
-from dsnotes.training.texts import DOMAINS, VOCAB_SIZE, batches, held_out
+from dsnotes.training.loop import evaluate, language_step, moe_layers, train
+from dsnotes.training.state import Report, TrainState
+from dsnotes.training.texts import DOMAINS, VOCAB_SIZE, Batch, batches, held_out
 
 CONFIG = Config(
     vocab_size=VOCAB_SIZE,
@@ -71,17 +73,24 @@ def run(variant: str, seed: int, *, steps: int) -> dict[str, Any]:
     options: dict[str, Any] = dict(VARIANTS[variant])
     end = end_phase(steps)
     end_rate = options.pop("end_learning_rate", END_LEARNING_RATE)
-    options["learning_rate"] = lambda step: LEARNING_RATE if step < end else end_rate
-    if "gamma" in options:
-        gamma, end_gamma = options["gamma"], options.pop("end_gamma")
-        options["gamma"] = lambda step: gamma if step < end else end_gamma
+    gamma, end_gamma = options.pop("gamma", 0.0), options.pop("end_gamma", 0.0)
     torch.manual_seed(seed)
     model = DeepSeek(CONFIG)
+    state = TrainState.create(model, steps=steps, learning_rate=LEARNING_RATE)
+    [rise] = state.scheduler.lr_lambdas
+    state.scheduler = LambdaLR(
+        state.optimizer, lambda n: rise(n) * (1.0 if n < end else end_rate / LEARNING_RATE)
+    )
+
+    def step(state: TrainState, batch: Batch) -> Report:
+        now = gamma if state.step < end else end_gamma
+        return language_step(state, batch, gamma=now, **options)
+
     data = batches(steps=steps, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
     loads, losses, biases = [], [], []
-    for step in train(model, data, **options):
-        losses.append(step.loss)
-        loads.append(step.load)
+    for report in train(state, step, data, description=f"{variant}, seed {seed}"):
+        losses.append(report["loss"])
+        loads.append(report["load"])
         if len(losses) % SNAPSHOT_EVERY == 0:
             gates = [moe.gate for moe in moe_layers(model)]
             biases.append(torch.stack([g.get_buffer("e_score_correction_bias") for g in gates]))
@@ -92,7 +101,7 @@ def run(variant: str, seed: int, *, steps: int) -> dict[str, Any]:
         "loss": numbers(torch.tensor(losses), digits=3),
         "max_vio": numbers(max_vio(load).T, digits=2),  # (layers, steps)
         "relative_load": numbers(relative(snapshots.sum(1)), digits=2),  # (snapshots, layers, E)
-        "bias": numbers(torch.stack(biases), digits=4) if "gamma" in options else None,
+        "bias": numbers(torch.stack(biases), digits=4) if gamma else None,
     }
     before = slice(max(0, end - LATE_STEPS), end)
     evaluation = {

@@ -11,6 +11,7 @@ Writes book/data/runs/fp8.json. `python experiments/fp8.py --help` lists the opt
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from typing import Any
@@ -34,8 +35,9 @@ from dsnotes.training.fp8.formats import (
     quantize,
 )
 from dsnotes.training.fp8.gemm import accumulation_errors
-from dsnotes.training.fp8.linear import V3_RECIPE, Fp8Linear, Recipe, convert
-from dsnotes.training.loop import evaluate, next_token_loss, train
+from dsnotes.training.fp8.linear import Fp8Linear, Recipe, convert, to_bf16
+from dsnotes.training.loop import evaluate, language_step, next_token_loss, train
+from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches, held_out
 
 SMALL = dataclasses.replace(  # wide enough that a row has more than one tile
@@ -58,11 +60,11 @@ SMALL = dataclasses.replace(  # wide enough that a row has more than one tile
 )
 BATCH_SIZE, SEQ_LEN, LEARNING_RATE, GAMMA = 4, 96, 2e-3, 0.01
 
-VARIANTS: dict[str, Recipe | str | None] = {
-    "fp32": "as it is",
-    "bf16": None,
-    "fp8": V3_RECIPE,
-    "fp8, Dgrad 128x128": Recipe(dgrad_group=BLOCK),
+VARIANTS: dict[str, Callable[[nn.Module], Any]] = {
+    "fp32": lambda model: None,
+    "bf16": to_bf16,
+    "fp8": convert,
+    "fp8, Dgrad 128x128": partial(convert, recipe=Recipe(dgrad_group=BLOCK)),
 }
 GROUPS: dict[str, Group] = {"tensor": PER_TENSOR, "1x128": TILE, "128x128": BLOCK}
 
@@ -135,11 +137,13 @@ def training(variant: str, seed: int, *, steps: int, device: str) -> dict[str, A
     """One run; the start and the batches depend on the seed alone."""
     torch.manual_seed(seed)
     model = DeepSeek(SMALL).to(device)
-    recipe = VARIANTS[variant]
-    if not isinstance(recipe, str):
-        convert(model, recipe=recipe)
+    VARIANTS[variant](model)
     data = batches(steps=steps, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
-    losses = [s.loss for s in train(model, data, learning_rate=LEARNING_RATE, gamma=GAMMA)]
+    state = TrainState.create(model, steps=steps, learning_rate=LEARNING_RATE)
+    reports = train(
+        state, partial(language_step, gamma=GAMMA), data, description=f"{variant}, seed {seed}"
+    )
+    losses = [report["loss"] for report in reports]
     run: dict[str, Any] = {
         "variant": variant,
         "seed": seed,

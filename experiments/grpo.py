@@ -1,7 +1,7 @@
 r"""A small R1-Zero on nine seeds, with its controls on three.
 
     python experiments/grpo.py                    # about 12 minutes on one idle CPU core
-    python experiments/grpo.py --setting gpu --seeds 0 1 2 --control-seeds \
+    python experiments/grpo.py --preset gpu --seeds 0 1 2 --control-seeds \
         --out book/data/runs/grpo_gpu.json        # 8 minutes on an H100
     python experiments/grpo.py --keep /some/folder    # checkpoints there: run again to go on
 
@@ -27,10 +27,11 @@ from typing import Any
 from _record import collect, parser, write
 
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.rl.presets import SETTINGS, Setting, new_model
-from dsnotes.rl.r1_zero import Evaluation, base_step, evaluate, grpo_step
+from dsnotes.rl.presets import PRESETS, Preset, new_model
+from dsnotes.rl.r1_zero import Scores, base_step, evaluate, grpo_step
 from dsnotes.rl.shellgame import NO_THOUGHT
-from dsnotes.training.learner import Learner, train
+from dsnotes.training.loop import train
+from dsnotes.training.state import Report, TrainState
 
 CONTROLS = ("forbidden", "random", "more_text", "chance", "short")
 EVALUATE_EVERY = 10  # steps, on fewer problems than at the end
@@ -39,6 +40,7 @@ CHANCE_SHARE = 0.3  # of the steps of the base, after which it stops for `chance
 SHORT_SHARE = 0.05  # of the base text of `short` is a complete thought
 # A step of GRPO takes longer than one on text, because it samples first. Generous to the text.
 TEXT_STEPS_PER_RL_STEP = 2.5
+OPTIMIZER = {"weight_decay": 0.01, "cooldown": 0.3}
 
 
 def short_lengths(swaps: int) -> tuple[float, ...]:
@@ -47,65 +49,68 @@ def short_lengths(swaps: int) -> tuple[float, ...]:
     return (*(w / sum(ramp) * (1 - SHORT_SHARE) for w in ramp), SHORT_SHARE)
 
 
-def trained_base(setting: Setting, *, seed: int, name: str, folder: Path) -> DeepSeek:
+def trained_base(preset: Preset, *, seed: int, name: str, folder: Path) -> DeepSeek:
     """A model trained on base text only."""
-    learner = Learner(
-        new_model(setting, seed=seed),
-        steps=setting.base_steps,
-        learning_rate=setting.base_learning_rate,
+    state = TrainState.create(
+        new_model(preset, seed=seed),
+        steps=preset.base_steps,
+        learning_rate=preset.base_learning_rate,
         seed=seed,
+        **OPTIMIZER,
     )
-    train(
-        learner,
-        partial(base_step, setting=setting),
-        checkpoint=folder / f"{name}-{seed}.pt",
-        description=f"{name}, seed {seed}",
-    )
-    return learner.model
+    trained(state, partial(base_step, preset=preset), name=name, seed=seed, folder=folder)
+    return state.model
+
+
+def trained(
+    state: TrainState, step: Callable[[TrainState], Report], *, name: str, seed: int, folder: Path
+) -> list[Report]:
+    """To the end, from a checkpoint where there is one."""
+    checkpoint = folder / f"{name}-{seed}.pt"
+    for _ in train(state, step, checkpoint=checkpoint, description=f"{name}, seed {seed}"):
+        pass
+    return state.history
 
 
 def reinforced(
     base: DeepSeek,
-    setting: Setting,
+    preset: Preset,
     *,
     seed: int,
     name: str,
     folder: Path,
     steps: int,
     learning_rate: float,
-    step: Callable[[Learner], dict[str, float]],
+    step: Callable[[TrainState], Report],
     prefix: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Train a copy of the base further; curves and end points as plain data."""
     model = copy.deepcopy(base)
-    learner = Learner(model, steps=steps, learning_rate=learning_rate, seed=seed)
-    scores = partial(evaluate, setting=setting, prefix=prefix)
+    state = TrainState.create(
+        model, steps=steps, learning_rate=learning_rate, seed=seed, **OPTIMIZER
+    )
+    scores = partial(evaluate, preset=preset, prefix=prefix)
     before, start = scores(model), scores(model, problems=CURVE_PROBLEMS)
 
-    def observed(learner: Learner) -> dict[str, float]:
-        report = step(learner)
-        if learner.step % EVALUATE_EVERY == 0:
+    def observed(state: TrainState) -> Report:
+        report = step(state)
+        if state.step % EVALUATE_EVERY == 0:
             report |= scores(model, problems=CURVE_PROBLEMS)._asdict()
         return report
 
-    history = train(
-        learner,
-        observed,
-        checkpoint=folder / f"{name}-{seed}.pt",
-        description=f"{name}, seed {seed}",
-    )
+    history = trained(state, observed, name=name, seed=seed, folder=folder)
     held_out = [start._asdict(), *(r for r in history if "pass_at_1" in r)]
     return {
         "variant": name,
         "seed": seed,
         "before": rounded(before),
         "after": rounded(scores(model)),
-        "held_out": {f: [round(r[f], 3) for r in held_out] for f in Evaluation._fields},
+        "held_out": {f: [round(r[f], 3) for r in held_out] for f in Scores._fields},
         "training": {key: [round(r[key], 3) for r in history] for key in history[0]},
     }
 
 
-def rounded(evaluation: Evaluation) -> dict[str, float]:
+def rounded(evaluation: Scores) -> dict[str, float]:
     return {name: round(value, 4) for name, value in evaluation._asdict().items()}
 
 
@@ -119,29 +124,29 @@ def at_random(seed: int) -> Callable[..., list[float]]:
     return reward
 
 
-def run(variant: str, seed: int, *, setting: Setting, folder: Path) -> dict[str, Any]:
+def run(variant: str, seed: int, *, preset: Preset, folder: Path) -> dict[str, Any]:
     """One variant of one seed, from the base on."""
     wall, cpu = time.monotonic(), time.process_time()
     name = "base"
     if variant == "chance":
-        name, steps = "chance_base", round(CHANCE_SHARE * setting.base_steps)
-        setting = replace(setting, base_steps=steps)
+        name, steps = "chance_base", round(CHANCE_SHARE * preset.base_steps)
+        preset = replace(preset, base_steps=steps)
     elif variant == "short":
-        name, setting = "short_base", replace(setting, base_lengths=short_lengths(setting.swaps))
-    base = trained_base(setting, seed=seed, name=name, folder=folder)
+        name, preset = "short_base", replace(preset, base_lengths=short_lengths(preset.swaps))
+    base = trained_base(preset, seed=seed, name=name, folder=folder)
     wall_base, cpu_base = time.monotonic() - wall, time.process_time() - cpu
-    grpo = partial(grpo_step, setting=setting)
+    grpo = partial(grpo_step, preset=preset)
     further = partial(
-        reinforced, base, setting, seed=seed, name=variant, folder=folder,
-        steps=setting.rl_steps, learning_rate=setting.rl_learning_rate,
+        reinforced, base, preset, seed=seed, name=variant, folder=folder,
+        steps=preset.rl_steps, learning_rate=preset.rl_learning_rate,
     )  # fmt: skip
     if variant == "forbidden":
         result = further(step=partial(grpo, prefix=NO_THOUGHT), prefix=NO_THOUGHT)
     elif variant == "random":
         result = further(step=partial(grpo, reward=at_random(seed)))
     elif variant == "more_text":
-        steps = round(TEXT_STEPS_PER_RL_STEP * setting.rl_steps)
-        result = further(step=partial(base_step, setting=setting), steps=steps)
+        steps = round(TEXT_STEPS_PER_RL_STEP * preset.rl_steps)
+        result = further(step=partial(base_step, preset=preset), steps=steps)
     else:
         result = further(step=grpo)
     seconds = {
@@ -155,19 +160,19 @@ def run(variant: str, seed: int, *, setting: Setting, folder: Path) -> dict[str,
 
 def main() -> None:
     options = parser(__file__, __doc__, seeds=range(9))
-    options.add_argument("--setting", choices=SETTINGS, default="laptop")
+    options.add_argument("--preset", choices=PRESETS, default="laptop")
     options.add_argument("--control-seeds", type=int, nargs="*", default=[0, 1, 2])
     options.add_argument("--keep", type=Path, help="folder of checkpoints, to stop and go on")
     arguments = options.parse_args()
-    setting = SETTINGS[arguments.setting]
+    preset = PRESETS[arguments.preset]
     jobs = [("zero", seed) for seed in arguments.seeds]
     jobs += [(variant, seed) for seed in arguments.control_seeds for variant in CONTROLS]
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary)
-        runs = list(collect(partial(run, setting=setting, folder=folder), jobs, keep=folder))
+        runs = list(collect(partial(run, preset=preset, folder=folder), jobs, keep=folder))
     settings = {
-        "preset": asdict(setting),
-        "parameters": sum(p.numel() for p in new_model(setting, seed=0).parameters()),
+        "preset": asdict(preset),
+        "parameters": sum(p.numel() for p in new_model(preset, seed=0).parameters()),
         "evaluate_every": EVALUATE_EVERY,
     }
     write(
@@ -175,7 +180,7 @@ def main() -> None:
         script=__file__,
         settings=settings,
         runs=runs,
-        device=setting.device,
+        device=preset.device,
         minutes=sum(r["seconds"]["wall"] for r in runs) / 60,
         cpu_minutes=sum(r["seconds"]["cpu"] for r in runs) / 60,
     )

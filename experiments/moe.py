@@ -22,7 +22,8 @@ from _record import Run, collect, parser, write
 from dsnotes.config import TINY
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.moe import isolate_shared, segment
-from dsnotes.training.loop import evaluate, train
+from dsnotes.training.loop import evaluate, language_step, train
+from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches, held_out
 
 COARSE = dataclasses.replace(
@@ -59,12 +60,13 @@ def run(variant: str, seed: int, *, device: str) -> Run:
     model = DeepSeek(VARIANTS[variant]).to(device)
     data = batches(steps=STEPS, batch_size=BATCH_SIZE, seq_len=SEQ_LEN, seed=seed)
     gamma = 0.0 if variant == "dense" else GAMMA
-    steps = list(train(model, data, learning_rate=LEARNING_RATE, gamma=gamma))
+    state = TrainState.create(model, steps=STEPS, learning_rate=LEARNING_RATE)
+    reports = list(train(state, partial(language_step, gamma=gamma), data, progress=False))
     return {
         "variant": variant,
         "seed": seed,
         "held_out": round(evaluate(model, held_out(seq_len=SEQ_LEN)).loss, 4),
-        "loss": [round(step.loss, 4) for step in steps[::LOSS_EVERY]],
+        "loss": [round(report["loss"], 4) for report in reports[::LOSS_EVERY]],
     }
 
 

@@ -34,7 +34,7 @@ from _record import collect, parser, write
 
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl import shellgame
-from dsnotes.rl.presets import SETTINGS, Setting, new_model
+from dsnotes.rl.presets import PRESETS, Preset, new_model
 from dsnotes.rl.r1_zero import (
     base_step,
     evaluate,
@@ -45,7 +45,8 @@ from dsnotes.rl.r1_zero import (
 )
 from dsnotes.rl.reward import accuracy_reward, format_reward, language_reward, weighted_sum
 from dsnotes.rl.shellgame import encode
-from dsnotes.training.learner import Learner, train
+from dsnotes.training.loop import train
+from dsnotes.training.state import Report, TrainState
 
 STAGES = (
     *("base", "zero", "dev1", "dev2", "dev3", "r1"),
@@ -54,9 +55,9 @@ STAGES = (
 
 
 class Recipe(NamedTuple):
-    """What the stages need besides the setting; problems are those that answers are drawn for."""
+    """What the stages need besides the preset; problems are those that answers are drawn for."""
 
-    base_longer: float = 2.4  # times the steps of the setting: two languages take longer to learn
+    base_longer: float = 2.4  # times the steps of the preset: two languages take longer to learn
     rate: float = 1e-3  # supervised, after the base
     batch: int = 64
     cold_problems: int = 40  # for dev1, four answers each
@@ -92,21 +93,21 @@ def into_chinese(completions: torch.Tensor) -> torch.Tensor:
     return torch.where(is_english, completions - english + chinese_one, completions)
 
 
-def scores(model: DeepSeek, setting: Setting, *, problems: int = 200) -> dict[str, float]:
+def scores(model: DeepSeek, preset: Preset, *, problems: int = 200) -> dict[str, float]:
     """`evaluate`, and the share of Chinese in the thoughts."""
     given = shellgame.problems(
-        problems, swaps=setting.swaps, held_out=True, generator=torch.Generator().manual_seed(0)
+        problems, swaps=preset.swaps, held_out=True, generator=torch.Generator().manual_seed(0)
     )
-    sampler = torch.Generator(device=setting.device).manual_seed(0)
-    _, texts, _ = respond(model, setting, given, samples=4, sampler=sampler)
-    found = evaluate(model, setting, problems=problems)._asdict()
+    sampler = torch.Generator(device=preset.device).manual_seed(0)
+    _, texts, _ = respond(model, preset, given, samples=4, sampler=sampler)
+    found = evaluate(model, preset, problems=problems)._asdict()
     found["chinese"] = statistics.mean(chinese(texts))
     return {name: round(value, 4) for name, value in found.items()}
 
 
 def trained(
     model: DeepSeek,
-    step: Callable[[Learner], dict[str, float]],
+    step: Callable[[TrainState], Report],
     *,
     steps: int,
     rate: float,
@@ -114,33 +115,37 @@ def trained(
     name: str,
 ) -> DeepSeek:
     """A copy of the model after `steps` steps."""
-    learner = Learner(copy.deepcopy(model), steps=steps, learning_rate=rate, seed=seed)
-    train(learner, step, description=f"{name}, seed {seed}")
-    return learner.model
+    model = copy.deepcopy(model)
+    state = TrainState.create(
+        model, steps=steps, learning_rate=rate, seed=seed, weight_decay=0.01, cooldown=0.3
+    )
+    for _ in train(state, step, description=f"{name}, seed {seed}"):
+        pass
+    return model
 
 
-def text_step(
-    learner: Learner, *, data: tuple[torch.Tensor, torch.Tensor], batch: int
-) -> dict[str, float]:
+def text_step(state: TrainState, *, data: tuple[torch.Tensor, torch.Tensor], batch: int) -> Report:
     """A supervised step on a random part of the data."""
-    rows = torch.randint(len(data[0]), (batch,), generator=learner.generator)
-    return supervised_step(learner, data[0][rows], data[1][rows])
+    rows = torch.randint(len(data[0]), (batch,), generator=state.generator)
+    return supervised_step(state, data[0][rows], data[1][rows])
 
 
-def run(seed: int, *, setting: Setting, recipe: Recipe) -> dict[str, Any]:
+def run(seed: int, *, preset: Preset, recipe: Recipe) -> dict[str, Any]:
     """All stages of one seed; scores, sizes of the data and seconds as plain data."""
     wall, whole = time.monotonic(), time.process_time()
     models: dict[str, DeepSeek] = {}
     seconds, samples = {}, {}
 
-    def stage(name: str, start: DeepSeek, step: Callable[[Learner], Any], **options: Any) -> None:
+    def stage(
+        name: str, start: DeepSeek, step: Callable[[TrainState], Any], **options: Any
+    ) -> None:
         cpu = time.process_time()
         models[name] = trained(start, step, seed=seed, name=name, **options)
         seconds[name] = round(time.process_time() - cpu, 1)
 
     def answers(name: str, problems: int, keep: Callable[..., list[float]]) -> Any:
         data = rejection_sample(
-            models[name], setting, problems=problems, samples=4, keep=keep, seed=seed
+            models[name], preset, problems=problems, samples=4, keep=keep, seed=seed
         )
         solved = shellgame.completions(
             shellgame.read(data[0]), script="zh", generator=torch.Generator()
@@ -153,14 +158,14 @@ def run(seed: int, *, setting: Setting, recipe: Recipe) -> dict[str, Any]:
         }
         return data
 
-    on_base = partial(base_step, setting=setting, script="mixed")
-    base = {"steps": setting.base_steps, "rate": setting.base_learning_rate}
-    rl = {"steps": setting.rl_steps, "rate": setting.rl_learning_rate}
-    rules = partial(grpo_step, setting=setting)
+    on_base = partial(base_step, preset=preset, script="mixed")
+    base = {"steps": preset.base_steps, "rate": preset.base_learning_rate}
+    rl = {"steps": preset.rl_steps, "rate": preset.rl_learning_rate}
+    rules = partial(grpo_step, preset=preset)
     three = partial(rules, reward=THREE_RULES)
 
-    longer = base | {"steps": round(recipe.base_longer * setting.base_steps)}
-    stage("base", new_model(setting, seed=seed), on_base, **longer)
+    longer = base | {"steps": round(recipe.base_longer * preset.base_steps)}
+    stage("base", new_model(preset, seed=seed), on_base, **longer)
     stage("zero", models["base"], rules, **rl)
     prompts, completions = answers("zero", recipe.cold_problems, right_and_formatted)
     cold = partial(text_step, data=(prompts, into_chinese(completions)), batch=recipe.batch)
@@ -169,11 +174,11 @@ def run(seed: int, *, setting: Setting, recipe: Recipe) -> dict[str, Any]:
     data = answers("dev2", recipe.data_problems, keep_all_three)
     on_data = partial(text_step, data=data, batch=recipe.batch)
     stage("dev3", models["base"], on_data, steps=recipe.data_steps, rate=recipe.rate)
-    second = rl | {"steps": round(recipe.second_rl * setting.rl_steps)}
+    second = rl | {"steps": round(recipe.second_rl * preset.rl_steps)}
     stage("r1", models["dev3"], three, **second)
 
-    config = replace(setting.config, hidden_size=recipe.student_hidden_size)
-    small = replace(setting, config=config)
+    config = replace(preset.config, hidden_size=recipe.student_hidden_size)
+    small = replace(preset, config=config)
     stage("student", new_model(small, seed=seed), on_base, **base)
     data = answers("r1", recipe.teacher_problems, keep_all_three)
     on_data = partial(text_step, data=data, batch=2 * recipe.batch)
@@ -183,7 +188,7 @@ def run(seed: int, *, setting: Setting, recipe: Recipe) -> dict[str, Any]:
     stage("longer_rl", models["longer"], three, **rl)
     return {
         "seed": seed,
-        "stages": {name: scores(models[name], setting) for name in STAGES},
+        "stages": {name: scores(models[name], preset) for name in STAGES},
         "samples": samples,
         "cpu_seconds": seconds,
         "parameters": {
@@ -202,18 +207,18 @@ def right_and_formatted(completions: list[str], **columns: Any) -> list[float]:
 
 def main() -> None:
     options = parser(__file__, __doc__, seeds=range(3))
-    options.add_argument("--setting", choices=SETTINGS, default="laptop")
+    options.add_argument("--preset", choices=PRESETS, default="laptop")
     options.add_argument("--keep", type=Path, help="folder of finished seeds, to stop and go on")
     arguments = options.parse_args()
-    setting, recipe = SETTINGS[arguments.setting], Recipe()
-    one = partial(run, setting=setting, recipe=recipe)
+    preset, recipe = PRESETS[arguments.preset], Recipe()
+    one = partial(run, preset=preset, recipe=recipe)
     runs = list(collect(one, [(seed,) for seed in arguments.seeds], keep=arguments.keep))
     write(
         arguments.out,
         script=__file__,
-        settings={"preset": asdict(setting), "recipe": recipe._asdict()},
+        settings={"preset": asdict(preset), "recipe": recipe._asdict()},
         runs=runs,
-        device=setting.device,
+        device=preset.device,
         minutes=sum(r["minutes"] for r in runs),
         cpu_minutes=sum(r["cpu_minutes"] for r in runs),
     )
