@@ -5,7 +5,8 @@ and as many scripts, most of which hold up the first paint. Once the pages are w
 joined: ``_static/site.css`` is without the rules for classes and ids that occur neither in a page
 nor in a script, without custom properties nobody reads, and has the few icons in use laid into
 it; ``_static/site.js`` runs when the page has been parsed. Whatever is not named below stays a file
-of its own, such as the script of an interactive figure or those of the search.
+of its own, such as the script of an interactive figure or those of the search. (A part of
+`finish`.)
 """
 
 from __future__ import annotations
@@ -16,12 +17,18 @@ import io
 import logging
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import tinycss2
 from fontTools import subset
+from lxml.etree import ElementBase as Element
+from lxml.html.builder import E
 from sphinx.errors import ExtensionError
+
+from dsbook.polish import remove
 
 SHEETS = (  # in the order of the cascade; theme.css does nothing but import basic.css
     "styles/theme.css", "basic.css", "styles/pydata-sphinx-theme.css", "pygments.css",
@@ -35,10 +42,9 @@ SCRIPTS = (
 )  # fmt: skip
 LAYOUT = '"complete"===document.readyState?I():window.addEventListener("load",I)'  # see page.js
 OPTIONS = "documentation_options.js"  # a few constants, which scripts inside the pages add to
-TAG = re.compile(
-    r'\s*<(?:link|script)\b[^>]*\b(?:href|src)="([^"?]*/)?_static/([^"?]+)[^"]*"[^>]*>(</script>)?'
-)
-LATER = re.compile(r"<script(?![^>]*\bdefer)(?=[^>]*\bsrc=)")
+SHEET, SCRIPT = "site.css", "site.js"
+READ = re.compile(r"var\(\s*(--[\w-]+)")
+DECLARED = re.compile(r"(?<![\w-])(--[\w-]+)\s*:([^;{}]*)")
 
 logging.getLogger("fontTools").setLevel(logging.WARNING)  # else a line for every table of a font
 
@@ -47,10 +53,11 @@ def words(text: str) -> set[str]:
     return set(re.findall(r"[\w-]+", text))
 
 
-def names(page: str) -> set[str]:
+def names(page: Element) -> set[str]:
     """The classes and ids of a page, and the custom properties its own styles read."""
-    named = " ".join(re.findall(r'\b(?:class|id)="([^"]*)"', page))
-    return set(named.split()) | set(re.findall(r"var\(\s*(--[\w-]+)", page))
+    named = " ".join(page.xpath("//@class | //@id"))
+    styles = " ".join(page.xpath("//@style | //style/text()"))
+    return set(named.split()) | set(READ.findall(styles))
 
 
 def _selectors(prelude: list) -> Iterator[list]:
@@ -75,7 +82,7 @@ def _occurs(selector: list, used: set[str]) -> bool:
     return True
 
 
-def _prune(rules: list, used: set[str]) -> Iterator[str]:
+def _prune(rules: list, used: set[str], read: set[str] | None) -> Iterator[str]:
     for rule in rules:
         if rule.type == "qualified-rule":
             head = [
@@ -84,16 +91,24 @@ def _prune(rules: list, used: set[str]) -> Iterator[str]:
             body = [
                 item.serialize()
                 for item in tinycss2.parse_blocks_contents(rule.content, True, True)
-                if item.type != "declaration" or not item.name.startswith("--") or item.name in used
+                if item.type != "declaration"
+                or not item.name.startswith("--")
+                or read is None
+                or item.name in read
             ]
             if head and body:
                 yield f"{','.join(head)}{{{';'.join(body)}}}"
         elif rule.at_keyword in ("media", "supports"):
-            inner = "".join(_prune(tinycss2.parse_rule_list(rule.content, True, True), used))
+            inner = "".join(_prune(tinycss2.parse_rule_list(rule.content, True, True), used, read))
             if inner:
                 yield f"@{rule.at_keyword}{tinycss2.serialize(rule.prelude)}{{{inner}}}"
         elif rule.at_keyword not in ("charset", "import"):
             yield rule.serialize()
+
+
+def _kept(css: str, used: set[str], read: set[str] | None) -> str:
+    rules = tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True)
+    return re.sub(r"\s+", " ", "".join(_prune(rules, used, read)))
 
 
 def prune(css: str, used: set[str]) -> str:
@@ -102,13 +117,20 @@ def prune(css: str, used: set[str]) -> str:
     >>> prune(".a, .b > i { top: var(--x); --y: 0 } @media print { .b { top: 0 } }", {"a"})
     '.a{top: var(--x)}'
     """
-    while True:
-        read = set(re.findall(r"var\(\s*(--[\w-]+)", css))
-        rules = tinycss2.parse_stylesheet(css, skip_comments=True, skip_whitespace=True)
-        new = re.sub(r"\s+", " ", "".join(_prune(rules, used | read)))
-        if new == css:
-            return css
-        css = new
+    css = _kept(css, used, None)
+    read = used | set(READ.findall(DECLARED.sub("", css)))
+    # what a property reads counts where the property does
+    while (
+        more := {
+            name
+            for declared, value in DECLARED.findall(css)
+            if declared in read
+            for name in READ.findall(value)
+        }
+        - read
+    ):
+        read |= more
+    return _kept(css, used, read)
 
 
 def read_sheet(static: Path, path: Path) -> str:
@@ -126,14 +148,14 @@ def read_sheet(static: Path, path: Path) -> str:
 def subset_font(path: Path, text: str) -> str:
     """The font with these characters only, as a data address; nothing when it has none of them."""
     options = subset.Options(flavor="woff", layout_features=[], notdef_outline=False)
-    font = subset.load_font(str(path), options)
-    if not font.getBestCmap().keys() & {ord(c) for c in text}:
-        return ""
-    cutter = subset.Subsetter(options)
-    cutter.populate(text=text)
-    cutter.subset(font)
-    out = io.BytesIO()
-    subset.save_font(font, out, options)
+    with subset.load_font(str(path), options) as font:
+        if not font.getBestCmap().keys() & {ord(c) for c in text}:
+            return ""
+        cutter = subset.Subsetter(options)
+        cutter.populate(text=text)
+        cutter.subset(font)
+        out = io.BytesIO()
+        subset.save_font(font, out, options)
     return "data:font/woff;base64," + base64.b64encode(out.getvalue()).decode()
 
 
@@ -167,50 +189,43 @@ def script(static: Path) -> str:
     return joined.replace(LAYOUT, "0")
 
 
-def link(page: str, options: str, version: str) -> str:
-    """Put the two files in the place of the many.
+@dataclass(frozen=True)
+class Bundle:
+    version: str
+    options: str  # the script of a few constants, laid into each page
 
-    >>> link('<link href="../_static/basic.css?v=1" /><script src="a.js"></script>', "", "2")
-    '\\n<link rel="stylesheet" href="../_static/site.css?v=2" /><script defer src="a.js"></script>'
-    """
+
+def link(page: Element, bundled: Bundle) -> None:
+    """Put the two files in the place of the many; a script waits until the page is parsed."""
     seen = set()
+    for element in page.xpath("//link[@href] | //script[@src]"):
+        root, static, name = (element.get("href") or element.get("src")).partition("_static/")
+        name = name.partition("?")[0]
+        is_sheet = static and any(fnmatch(name, pattern) for pattern in (*SHEETS, SHEET))
+        if static and name == OPTIONS:
+            del element.attrib["src"]
+            element.text = bundled.options
+        if is_sheet or (static and name in (*SCRIPTS, SCRIPT)):
+            if is_sheet in seen:
+                remove(element)
+                continue
+            seen.add(is_sheet)
+            address = f"{root}_static/{SHEET if is_sheet else SCRIPT}?v={bundled.version}"
+            made = E.link(rel="stylesheet", href=address) if is_sheet else E.script(src=address)
+            made.tail = element.tail
+            element.getparent().replace(element, made)
+            element = made
+        if element.tag == "script" and "src" in element.attrib:
+            element.set("defer", "")
 
-    def one(match: re.Match[str]) -> str:
-        root, name = match[1] or "", match[2]
-        if name == OPTIONS:
-            return f"\n<script>{options}</script>"
-        is_sheet = any(Path(name).match(pattern) for pattern in SHEETS)
-        if not is_sheet and name not in SCRIPTS:
-            return match[0]
-        if is_sheet in seen:
-            return ""
-        seen.add(is_sheet)
-        if is_sheet:
-            return f'\n<link rel="stylesheet" href="{root}_static/site.css?v={version}" />'
-        return f'\n<script defer src="{root}_static/site.js?v={version}"></script>'
 
-    return LATER.sub("<script defer", TAG.sub(one, page))
-
-
-def bundle(app, exception):
-    if exception or app.builder.format != "html":
-        return
-    static = Path(app.outdir, "_static")
-    pages = {path: path.read_text("utf8") for path in Path(app.outdir).rglob("*.html")}
+def write(static: Path, pages: Iterable[Element]) -> Bundle:
+    """Write the two files, from what the pages use."""
     js = script(static)
     own = "".join(path.read_text("utf8") for path in static.glob("*.js"))
-    used = set().union(words(js), words(own), *map(names, pages.values()))
+    used = set().union(words(js), words(own), *map(names, pages))
     css = style_sheet(static, used)
-    (static / "site.css").write_text(css, "utf8")
-    (static / "site.js").write_text(js, "utf8")
+    (static / SHEET).write_text(css, "utf8")
+    (static / SCRIPT).write_text(js, "utf8")
     version = hashlib.sha256((css + js).encode()).hexdigest()[:8]
-    options = (static / OPTIONS).read_text("utf8")
-    for path, old in pages.items():
-        new = link(old, options, version)
-        if new != old:
-            path.write_text(new, "utf8")
-
-
-def setup(app):
-    app.connect("build-finished", bundle, priority=950)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+    return Bundle(version, (static / OPTIONS).read_text("utf8"))

@@ -18,8 +18,11 @@ import hashlib
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
+
+from lxml.etree import ElementBase as Element
 
 INK = "#d7dce1"
 GROUND = (0x15, 0x19, 0x1D)  # --pst-color-background of the dark theme in book.css
@@ -29,7 +32,6 @@ PAINT = re.compile(
     r"(?<![-\w])((?:fill|stroke|stop-color|color)\s*:\s*)(#[0-9a-fA-F]{3,6}|[a-z]+)\b"
 )
 KEPT = re.compile(r"keep|QuadMesh")
-IMAGE = re.compile(r'<img\b[^>]*?\bsrc="([^"]+\.svg)"[^>]*>')
 SVG = "http://www.w3.org/2000/svg"
 ET.register_namespace("", SVG)
 ET.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -128,40 +130,25 @@ def size(svg: str) -> tuple[int, int] | None:
     return round(float(box[1]) * scale), round(float(box[2]) * scale)
 
 
-def twin(tag: str, source: str, page: Path) -> str:
-    """Replace one ``<img>`` by the pair; writes the dark file beside the light one."""
-    path = (page.parent / source).resolve()
-    if "keep-colors" in tag or "logo__image" in tag or "ink-" in tag or not path.is_file():
-        return tag
-    svg = path.read_text("utf8")
-    dark = path.with_name(f"{path.stem}-dark.svg")
-    if not dark.exists() or dark.stat().st_mtime < path.stat().st_mtime:
-        dark.write_text(darken(svg), "utf8")
-    if (wide := size(svg)) and " width=" not in tag:
-        tag = tag.replace("<img", f'<img width="{wide[0]}" height="{wide[1]}"', 1)
-
-    def with_class(name: str, text: str) -> str:
-        if 'class="' in text:
-            return text.replace('class="', f'class="{name} dark-light ', 1)
-        return text.replace("<img", f'<img class="{name} dark-light"', 1)
-
-    version = hashlib.sha256(dark.read_bytes()).hexdigest()[:8]
-    second = tag.replace(
-        f'src="{source}"', f'src="{source[:-4]}-dark.svg?v={version}" loading="lazy"'
-    )
-    return with_class("ink-light", tag) + with_class("ink-dark", second)
-
-
-def pair_figures(app, exception):
-    if exception or app.builder.format != "html":
-        return
-    for page in Path(app.outdir).rglob("*.html"):
-        old = page.read_text("utf8")
-        new = IMAGE.sub(lambda m: twin(m[0], m[1], page), old)  # noqa: B023
-        if new != old:
-            page.write_text(new, "utf8")
-
-
-def setup(app):
-    app.connect("build-finished", pair_figures, priority=850)
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
+def pair(page: Element, path: Path) -> None:
+    """Put beside every drawing its twin, and write the twin's file beside the drawing's."""
+    for image in page.xpath("//img[contains(@src, '.svg')]"):
+        names = image.get("class", "")
+        drawing = (path.parent / image.get("src")).resolve()
+        if re.search("keep-colors|logo__image|ink-", names) or not drawing.is_file():
+            continue
+        svg = drawing.read_text("utf8")
+        dark = drawing.with_name(f"{drawing.stem}-dark.svg")
+        if not dark.exists() or dark.stat().st_mtime < drawing.stat().st_mtime:
+            dark.write_text(darken(svg), "utf8")
+        if (wide := size(svg)) and "width" not in image.attrib:
+            image.set("width", str(wide[0]))
+            image.set("height", str(wide[1]))
+        twin = copy(image)
+        image.tail = None  # the text behind it is behind the twin
+        version = hashlib.sha256(dark.read_bytes()).hexdigest()[:8]
+        twin.set("src", f"{image.get('src')[:-4]}-dark.svg?v={version}")
+        twin.set("loading", "lazy")
+        for element, ink in ((image, "ink-light"), (twin, "ink-dark")):
+            element.set("class", f"{ink} dark-light {names}".rstrip())
+        image.addnext(twin)

@@ -2,7 +2,7 @@
 
 ``{equation-index}`` prints a table made from two sources, neither typed by hand: the docstrings
 under ``src/``, which name the equations they implement ("V3 eq 13, 15"), and the formulas of the
-book that carry the paper's own number (``\\tag``, see ``katexmath.py``). A number without a paper
+book that carry the paper's own number (``\\tag``, see ``mathtags.py``). A number without a paper
 belongs to the first paper named in the docstring of its module.
 """
 

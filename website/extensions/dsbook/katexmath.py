@@ -1,44 +1,67 @@
 """Render every formula with KaTeX while the book is built.
 
-Readers get plain HTML + MathML and one style sheet: no script, no outside request. The vendored
-``katex.min.js`` runs inside Python (package ``mini-racer``, an embedded V8), so that building
-needs no Node.js. A formula that KaTeX cannot parse is a Sphinx warning with file and line, hence
-an error under ``-W``.
-
-Numbers: a labelled display formula is numbered by Sphinx, ``(1.3)``. A formula that carries the
-paper's own number, ``\\tag{12}``, keeps that number instead, does not use one of ours up, and
-``{eq}`label``` prints it.
+Readers get plain HTML + MathML and one style sheet: no script, no outside request. KaTeX's script
+runs inside Python (package ``mini-racer``, an embedded V8), so that building needs no Node.js; it
+is read from the archive that npm publishes, as are the style sheet and the fonts. A formula that
+KaTeX cannot parse is a Sphinx warning with file and line, hence an error under ``-W``. Numbers of
+formulas: `mathtags`.
 
 Setting ``katex_macros``: a dict of LaTeX macros available in every formula.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import os
 import re
+import tarfile
 from functools import cache
 from pathlib import Path
 
 from docutils import nodes
 from py_mini_racer import JSEvalException, MiniRacer
-from sphinx.domains.math import MathDomain
+from sphinx.errors import ExtensionError
 from sphinx.util import logging
 from sphinx.util.math import get_node_equation_number
-from sphinx.util.nodes import make_refnode
+
+from dsbook import mathtags
 
 TEX = re.compile(r'(<annotation encoding="application/x-tex">)(.*?)(</annotation>)', re.DOTALL)
-KATEX = Path(__file__).parents[2] / "assets" / "katex" / "katex.min.js"
-TAG = re.compile(r"\\tag\*?\s*\{((?:[^{}]|\{[^{}]*\})*)\}")
+KATEX = Path(__file__).parents[2] / "vendor" / "katex-0.19.1.tgz"
+INTEGRITY = (  # of npm: npm view katex@0.19.1 dist.integrity
+    "sha512-jG8uKntjSEcm2EpQOh0XturpPuuC9r3Sq5HLHdsFdWZT27E672SF19QEi+of0/YeOy15lDgRhKvr5614uRrEfA=="
+)
+NEEDED = re.compile(r"package/(?:dist/)?(LICENSE|katex\.min\.js|katex\.min\.css|fonts/.*\.woff2)")
+OLD_FONTS = re.compile(
+    r",url\([^)]+\) format\(\"(?:woff|truetype)\"\)"
+)  # every browser reads WOFF2
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}", re.DOTALL)
 log = logging.getLogger(__name__)
+
+
+@cache
+def files() -> dict[str, bytes]:
+    """Name → content of what is needed from the archive: script, style sheet, fonts, licence."""
+    digest = base64.b64encode(hashlib.sha512(KATEX.read_bytes()).digest()).decode()
+    if f"sha512-{digest}" != INTEGRITY:
+        raise ExtensionError(f"{KATEX} is not the published one: sha512-{digest}, not {INTEGRITY}")
+    with tarfile.open(KATEX) as archive:
+        found = {
+            name[1]: archive.extractfile(member).read()
+            for member in archive
+            if (name := NEEDED.fullmatch(member.name))
+        }
+    sheet = found["katex.min.css"].decode()
+    return found | {"katex.min.css": OLD_FONTS.sub("", sheet).encode()}
 
 
 @cache
 def _engine(pid: int) -> MiniRacer:
     """One V8 context per process: a forked builder process must not share its parent's."""
     engine = MiniRacer()
-    engine.eval(KATEX.read_text("utf8"))
+    engine.eval(files()["katex.min.js"].decode())
     return engine
 
 
@@ -110,60 +133,11 @@ def prepare(tex: str) -> tuple[str, str | None]:
     Sphinx numbers and labels equations, KaTeX must not; several lines need an ``aligned`` around
     them. A single ``\\tag`` is taken out, to stand beside the scrolling box instead of inside it.
     """
-    tex = re.sub(r"\\label\s*\{[^}]*\}", "", tex).strip()
-    tags = TAG.findall(tex)
-    if len(tags) == 1:
-        tex = TAG.sub("", tex).strip()
+    tex, number = mathtags.split(re.sub(r"\\label\s*\{[^}]*\}", "", tex).strip())
     if re.search(r"(?<!\\)&|\\\\", _outside(tex)):
         tex = "\\begin{aligned}" + tex + "\\end{aligned}"
     tex = re.sub(r"\\(begin|end)\{(align|equation|gather)\}", r"\\\1{\2*}", tex)
-    return tex, tags[0].strip() if len(tags) == 1 else None
-
-
-def paper_number(node: nodes.math_block) -> str | None:
-    return prepare(node.astext())[1]
-
-
-class TaggedMathDomain(MathDomain):
-    """Sphinx's equations, plus the papers' own numbers given by ``\\tag``."""
-
-    initial_data = {**MathDomain.initial_data, "tags": {}}  # noqa: RUF012
-    data_version = 1
-
-    @property
-    def tags(self) -> dict[str, tuple[str, str]]:
-        return self.data.setdefault("tags", {})  # label -> (docname, number)
-
-    def process_doc(self, env, docname, document):
-        super().process_doc(env, docname, document)
-        for node in document.findall(nodes.math_block):
-            number = paper_number(node)
-            if number and node.get("label"):
-                self.tags[node["label"]] = docname, number
-
-    def clear_doc(self, docname):
-        super().clear_doc(docname)
-        for label in [k for k, v in self.tags.items() if v[0] == docname]:
-            del self.tags[label]
-
-    def merge_domaindata(self, docnames, otherdata):
-        super().merge_domaindata(docnames, otherdata)
-        self.tags.update({k: v for k, v in otherdata["tags"].items() if v[0] in docnames})
-
-    def get_enumerable_node_type(self, node):
-        if isinstance(node, nodes.math_block) and paper_number(node):
-            return None
-        return super().get_enumerable_node_type(node)
-
-    def resolve_xref(self, env, fromdocname, builder, typ, target, node, contnode):
-        if target in self.tags and builder.format == "html":
-            docname, number = self.tags[target]
-            form = env.config.math_eqref_format or "({number})"
-            text = nodes.Text(form.format(number=number))
-            return make_refnode(
-                builder, fromdocname, docname, nodes.make_id(f"equation-{target}"), text
-            )
-        return super().resolve_xref(env, fromdocname, builder, typ, target, node, contnode)
+    return tex, number
 
 
 def _html(translator, node, tex: str, display: bool) -> str:
@@ -197,6 +171,16 @@ def visit_block(self, node):
     raise nodes.SkipNode
 
 
+def write_files(app):
+    if app.builder.format != "html":
+        return
+    for name, content in files().items():
+        if name != "katex.min.js":
+            path = Path(app.outdir, "_static", "katex", name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
 def add_stylesheet(app, pagename, templatename, context, doctree):
     if doctree and next(
         doctree.findall(lambda n: isinstance(n, nodes.math | nodes.math_block)), None
@@ -206,9 +190,10 @@ def add_stylesheet(app, pagename, templatename, context, doctree):
 
 def setup(app):
     app.add_config_value("katex_macros", {}, "html", [dict])
-    app.add_domain(TaggedMathDomain, override=True)
+    app.setup_extension("dsbook.mathtags")
     app.add_html_math_renderer(
         "katexmath", inline_renderers=(visit_inline, None), block_renderers=(visit_block, None)
     )
+    app.connect("builder-inited", write_files)
     app.connect("html-page-context", add_stylesheet)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,6 +9,7 @@ not, or the theme does not know the host's addresses, there is no button: none i
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from urllib.parse import urlsplit
 
 
@@ -37,5 +38,6 @@ def set_repository(app, config):
 def setup(app):
     app.add_config_value("book_repo_url", "", "html", [str])
     app.add_config_value("book_repo_branch", "main", "html", [str])
+    app.add_message_catalog("booktheme", str(Path(__file__).parents[2] / "locale"))
     app.connect("config-inited", set_repository, priority=1)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -204,7 +204,6 @@ def finish(app, exception) -> None:
 
 
 def setup(app):
-    app.config.templates_path.append(str(Path(__file__).parents[2] / "templates"))
     app.connect("builder-inited", begin)
     app.connect("html-page-context", collect)
     app.connect("html-collect-pages", search_page)

@@ -26,15 +26,18 @@ from dsbook import (  # noqa: E402
     cachekey,
     codelink,
     darkfigures,
+    finish,
     gbt7714,
-    htmlpolish,
     katexmath,
     papers,
+    polish,
     repo,
     runtimes,
     zhsearch,
 )
+from myst_nb.ext.execution_tables import make_stat_table  # noqa: E402
 from pybtex.database import parse_string  # noqa: E402
+from sphinx.errors import ExtensionError  # noqa: E402
 
 SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" width="72pt" height="36pt" viewBox="0 0 72 36">'
@@ -129,18 +132,39 @@ def test_rules_that_match_nothing_are_left_out():
     assert bundle.prune(kept, {"a", "here", "icon"}) == kept
 
 
+def page_of(inside: str, head: str = ""):
+    """A page as the theme writes it, with the script that chooses its colours."""
+    return finish.parse(
+        '<html lang="zh-CN" data-content_root="../" data-theme="auto"><head><script>'
+        f"document.documentElement.{polish.THEME[0]};</script>{head}</head><body>{inside}"
+    )
+
+
+def polished(page) -> str:
+    for step in finish.STEPS:
+        step(page, Path("page.html"))
+    return finish.serialize(page)
+
+
 def test_a_page_loads_the_two_files():
-    page = (
-        '<link href="../_static/basic.css?v=1" /><link href="../_static/book.css?v=1" />'
+    head = (
+        '<link rel="stylesheet" href="../_static/basic.css?v=1"/>'
+        '<link rel="stylesheet" href="../_static/book.css?v=1"/>'
         '<script src="../_static/documentation_options.js?v=1"></script>'
         '<script src="../_static/doctools.js?v=1"></script>'
         '<script src="../_static/print.js?v=1"></script><script src="../_static/own.js"></script>'
     )
-    new = bundle.link(page, "let x;", "2")
-    assert new.count("site.css?v=2") == new.count("site.js?v=2") == 1
-    assert "<script>let x;</script>" in new
-    assert '<script defer src="../_static/own.js">' in new
-    assert bundle.link(new, "let x;", "2") == new
+    page = page_of("", head)
+    bundle.link(page, bundle.Bundle("2", "let x;"))
+    once = finish.serialize(page)
+    assert once.count('href="../_static/site.css?v=2"') == 1
+    assert once.count('src="../_static/site.js?v=2"') == 1
+    assert "<script>let x;</script>" in once
+    assert [s.get("defer") for s in page.xpath("//script[@src]")] == ["", ""]
+    assert "own.js" in once
+    # of a page that was not written again, the version changes and nothing else
+    bundle.link(page, bundle.Bundle("3", "let x;"))
+    assert finish.serialize(page) == once.replace("?v=2", "?v=3")
 
 
 # --- search ---
@@ -290,14 +314,22 @@ def test_prepare(tex, prepared, number):
     katexmath.render(prepared, display=True)
 
 
-def test_style_sheet_and_script_of_katex_are_of_one_version():
-    folder = ASSETS / "katex"
-    in_css = re.search(
-        r'katex-version:after\{content:"([\d.]+)"', (folder / "katex.min.css").read_text()
-    )
-    assert f'version:"{in_css[1]}"' in (folder / "katex.min.js").read_text("utf8")
-    fonts = set(re.findall(r"url\(([^)]+)\)", (folder / "katex.min.css").read_text()))
-    assert fonts == {f"fonts/{p.name}" for p in (folder / "fonts").iterdir()}
+def test_the_archive_of_katex_has_what_a_page_needs():
+    files = {name: content.decode("latin1") for name, content in katexmath.files().items()}
+    version = re.search(r'katex-version:after\{content:"([\d.]+)"', files["katex.min.css"])[1]
+    assert f'version:"{version}"' in files["katex.min.js"]
+    assert katexmath.KATEX.name == f"katex-{version}.tgz"
+    fonts = set(re.findall(r"url\(([^)]+)\)", files["katex.min.css"]))
+    assert fonts == set(files) - {"LICENSE", "katex.min.css", "katex.min.js"}
+    assert len(fonts) == 20
+
+
+def test_an_archive_that_is_not_the_published_one_is_an_error(tmp_path, monkeypatch):
+    other = tmp_path / "katex.tgz"
+    other.write_bytes(katexmath.KATEX.read_bytes() + b"0")
+    monkeypatch.setattr(katexmath, "KATEX", other)
+    with pytest.raises(ExtensionError, match="not the published one"):
+        katexmath.files.__wrapped__()
 
 
 # --- links to code ---
@@ -366,18 +398,18 @@ def test_ground_is_that_of_the_style_sheet():
 
 def test_figure_is_paired_once(tmp_path):
     (tmp_path / "a.svg").write_text(SVG)
-    page = tmp_path / "p.html"
-    once = darkfigures.IMAGE.sub(
-        lambda m: darkfigures.twin(m[0], m[1], page), '<img alt="x" src="a.svg"/>'
-    )
-    first, second = BeautifulSoup(once, "html.parser").find_all("img")
-    assert "ink-light" in first["class"]
-    assert second["src"].startswith("a-dark.svg?v=")
-    assert second["loading"] == "lazy"
-    assert (first["width"], first["height"], second["alt"]) == ("96", "48", "x")
-    assert darkfigures.IMAGE.sub(lambda m: darkfigures.twin(m[0], m[1], page), once) == once
-    kept = '<img class="keep-colors" src="a.svg"/>'
-    assert darkfigures.twin(kept, "a.svg", page) == kept
+    page = page_of('<p><img alt="x" src="a.svg"/>；<img class="keep-colors" src="a.svg"/></p>')
+    darkfigures.pair(page, tmp_path / "p.html")
+    first, second, kept = page.iter("img")
+    assert first.get("class") == "ink-light dark-light"
+    assert second.get("class") == "ink-dark dark-light"
+    assert second.get("src").startswith("a-dark.svg?v=")
+    assert second.get("loading") == "lazy"
+    assert (first.get("width"), first.get("height"), second.get("alt")) == ("96", "48", "x")
+    assert (first.tail, second.tail, kept.get("class")) == (None, "；", "keep-colors")
+    once = finish.serialize(page)
+    darkfigures.pair(page, tmp_path / "p.html")
+    assert finish.serialize(page) == once
 
 
 # --- addresses of headings ---
@@ -413,19 +445,46 @@ def test_a_heading_is_called_by_its_label_or_its_title():
 
 
 def test_polish_repairs_and_repeats_without_effect():
-    page = (
-        '<html lang="zh-CN" data-theme="auto">'
-        '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
-        '<script src="../searchindex.js"></script><button title="Toggle primary sidebar"></button>'
+    page = page_of(
         '<nav aria-label="Main"></nav><div role="list"></div><pre>x = 1\n\n\n</pre>'
+        '<div class="dropdown d"><button class="btn" type="button" data-bs-toggle="dropdown"'
+        ' aria-expanded="false" aria-label="下载"><i></i></button>'
+        '<ul class="dropdown-menu"></ul></div><article><img src="1.png"><img src="2.png"></article>'
+        '<div class="citation" id="a">A <i>reference</i></div><div class="citation">文献</div>',
+        '<script src="../_static/scripts/fontawesome.js?digest=1"></script>'
+        '<script src="../searchindex.js"></script>',
     )
-    new = htmlpolish.polish(page)
+    new = polished(page)
     assert "<pre>x = 1\n</pre>" in new
-    assert "<script" not in new
-    assert "显示或隐藏全书目录" in new
+    assert page.xpath("//script[@src]") == []
+    assert "全书目录" in new
     assert 'role="list"' not in new
-    assert new.startswith('<html lang="zh-CN" data-theme="light">')
-    assert htmlpolish.polish(new) == new
+    assert '<details class="dropdown d"><summary class="btn" aria-label="下载"><i></i>' in new
+    assert [image.get("loading") for image in page.iter("img")] == [None, "lazy"]
+    assert [c.get("lang") for c in page.find_class("citation")] == ["en", None]
+    assert page.get("data-theme") == "light"
+    assert polished(page) == polished(finish.parse(new)) == new
+
+
+def test_what_a_page_says_survives_the_last_step():
+    inside = (
+        "<p>a &lt; b &amp; c\u00a0“引号”</p><pre>  def f():\n\n      <b>return</b>  </pre>\n"
+        '<math xmlns="http://www.w3.org/1998/Math/MathML"><mi>x</mi><annotation encoding="t">'
+        '\\frac{a}{b}</annotation></math><svg viewBox="0 0 1 1"><path d="M0 0"></path></svg>'
+        '<a href="#式-1">式</a><a href="p.html?a=1&amp;b=%20">é</a><br><input disabled="">'
+        "<script>if (a < b && c) x();</script>"
+    )
+    written = BeautifulSoup(finish.serialize(page_of(f"<div>{inside}</div>")), "html.parser")
+    assert str(written.div) == str(BeautifulSoup(f"<div>{inside}</div>", "html.parser"))
+
+
+def test_a_theme_that_has_changed_is_an_error(tmp_path):
+    page = finish.parse('<html data-theme="auto"><head><script>other()</script></head></html>')
+    with pytest.raises(ExtensionError, match=r"polish\.THEME"):
+        polish.theme(page, tmp_path)
+    (tmp_path / "print.js").write_text("print()")
+    with pytest.raises(ExtensionError, match=r"bundle\.LAYOUT"):
+        bundle.script(tmp_path)
 
 
 def test_cache_key_follows_what_a_notebook_uses(tmp_path):
@@ -491,21 +550,19 @@ def test_buttons_only_where_they_lead_somewhere(monkeypatch, url, services):
     assert (launch and {k for k in launch if k.endswith("_url")}) == services
 
 
-def test_run_times_are_listed():
-    run = {"mtime": 0, "runtime": 2.345, "succeeded": True}
-    pages = {
-        "notebooks/moe": {"exec_data": run},
-        "book/index": {},
-        "notebooks/a": {"exec_data": run},
-    }
-    env = SimpleNamespace(nb_metadata=pages)
-    assert [row[:2] for row in runtimes.records(env)] == [
-        ("notebooks/a", 2.345),
-        ("notebooks/moe", 2.345),
-    ]
-    words = runtimes.make_table(env, "book/status").astext().split()
-    assert words[words.index("notebooks/moe") + 1] == "2.3"
-    assert words[words.index("合计") + 1] == "4.7"
+def test_run_times_are_in_chinese_with_a_total():
+    from docutils import nodes
+
+    run = {"mtime": 0, "method": "cache", "runtime": 2.34, "succeeded": True}
+    pages = {"notebooks/moe": {"exec_data": run}, "book/index": {}}
+    pages["notebooks/a"] = {"exec_data": run | {"runtime": None}}
+    table = make_stat_table("book/status", pages)
+    assert runtimes.in_chinese(table)
+    first, *_, last = [[cell.astext() for cell in row] for row in table.findall(nodes.row)]
+    assert first == ["笔记本", "运行时间", "方式", "用时（秒）", "状态"]
+    assert last == ["合计", "", "", "2.3", ""]
+    assert not re.search("[✅❌]|Document|cache", table.astext())
+    assert not runtimes.in_chinese(table)
 
 
 def test_month_of_a_paper():
@@ -518,7 +575,9 @@ def test_settings_name_every_extension_and_every_page():
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))
     [(package, folder)] = config["sphinx"]["local_extensions"].items()
     files = {path.stem: path for path in (ROOT / folder / package).glob("*.py")}
-    assert set(dsbook.PARTS) == set(files) - {"__init__"}
+    assert set(dsbook.PARTS) == {n for n, p in files.items() if "def setup(" in p.read_text()} - {
+        "__init__"
+    }
     for name, path in files.items():
         assert ast.get_docstring(ast.parse(path.read_text("utf8"))), name
     for page in re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text("utf8")):
@@ -542,10 +601,6 @@ $$ (eq-own)
 由{eq}`eq-paper` 和{eq}`eq-own`，见 {code}`pkg.mod.A.f` 与 {code}`常数 <pkg.mod.LIMIT>`。
 引用 {cite:p}`v3`。负载均衡。
 
-:::{draft}
-还缺一张图。
-:::
-
 ```{nbfigure} nb.ipynb::fig
 :name: fig-x
 :alt: 一条线
@@ -555,9 +610,6 @@ $$ (eq-own)
 见 {numref}`fig-x`。
 
 ```{papers} map.yml
-```
-
-```{drafts}
 ```
 
 ```{equation-index}
@@ -585,8 +637,7 @@ CONF = """
 import sys
 sys.path.insert(0, {ext!r})
 extensions = ["myst_nb", "sphinxcontrib.bibtex", *("dsbook." + name for name in (
-    "codelink", "draft", "eqindex", "gbt7714", "katexmath", "nbfigure", "papers", "zhsearch",
-    "darkfigures"))]
+    "codelink", "eqindex", "finish", "gbt7714", "katexmath", "nbfigure", "papers", "zhsearch"))]
 language = "zh_CN"
 bibtex_bibfiles = ["refs.bib"]
 bibtex_default_style = "gbt7714-2025"
@@ -596,6 +647,9 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 nb_execution_mode = "off"
 numfig = True
 exclude_patterns = ["build"]
+templates_path = [{templates!r}]
+html_theme = "sphinx_book_theme"
+html_context = {{"default_mode": "auto"}}
 """
 
 
@@ -606,7 +660,9 @@ def build(root: Path, page: str, rows: list[dict]) -> str:
 
     for name in ("book", "src/pkg"):
         (root / name).mkdir(parents=True)
-    (root / "conf.py").write_text(CONF.format(ext=str(EXT)), "utf8")
+    (root / "conf.py").write_text(
+        CONF.format(ext=str(EXT), templates=str(EXT.parent / "templates")), "utf8"
+    )
     (root / "refs.bib").write_text(BIB, "utf8")
     (root / "index.md").write_text("# 书\n\n```{toctree}\nbook/page\nbook/nb\n```\n", "utf8")
     (root / "book/page.md").write_text(page, "utf8")
@@ -645,7 +701,7 @@ def good(tmp_path_factory):
 
 
 def test_equation_keeps_the_papers_number_and_ours_counts_on(good):
-    _, page = good
+    html, page = good
     numbers = [e.get_text() for e in page.select("div.math .eqno")]
     assert [n.split(")")[0] for n in numbers] == ["(15", "(1"]
     links = {
@@ -655,7 +711,7 @@ def test_equation_keeps_the_papers_number_and_ours_counts_on(good):
     }
     assert links == {"#equation-eq-paper": "式 (15)", "#equation-eq-own": "式 (1)"}
     assert all(page.select(link) for link in links)
-    assert page.select('link[href*="katex/katex.min.css"]')
+    assert ".katex{" in (html / "_static/site.css").read_text("utf8")
 
 
 def test_code_role_leads_to_the_line(good):
@@ -674,13 +730,6 @@ def test_equation_leads_to_its_formula_and_to_its_code(good):
         "#equation-eq-paper",
         "../source/pkg/mod.html#L-5",
     ]
-
-
-def test_draft_is_marked_and_listed(good):
-    _, page = good
-    assert page.select_one("div.admonition.draft .admonition-title").get_text() == "撰写中"
-    listed = [a["href"] for a in page.select("[role=main] li a") if a.get_text() == "一页"]
-    assert listed == ["#"]  # a link to this very page
 
 
 def test_glued_figure_has_number_text_and_both_inks(good):
