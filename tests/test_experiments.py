@@ -118,3 +118,21 @@ def test_a_line_for_every_run_and_row(records: ModuleType) -> None:
     assert '\n{"seed":1,"loss":[]}\n' in text
     assert '\n{"a":[1,2]},\n' in text
     assert '"seeds": [0,1],' in text
+
+
+def test_a_record_of_a_gpu_without_runs(
+    records: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records.torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    monkeypatch.setattr(records.torch.version, "cuda", "13.0")
+    out = tmp_path / "record.json"
+    tables = {"speed": [{"bf16": 685}]}
+    records.write(
+        out, script="/x/fp8_gpu.py", settings={}, tables=tables, seeds=range(3), device="cuda"
+    )
+    record = json.loads(out.read_text("utf8"))
+    jsonschema.validate(record, SCHEMA)
+    assert record["script"] == "experiments/fp8_gpu.py"
+    assert record["device"] == "NVIDIA H100"
+    assert record["versions"]["cuda"] == "13.0"
+    assert (record["seeds"], record["runs"], record["tables"]) == ([0, 1, 2], [], tables)
