@@ -5,7 +5,9 @@
 The articles of all pages of _build/html are put into one document, which Chromium prints by the
 print rules of the style sheet: formulas, figures and tables are those of the site, each font is
 embedded once, and a link between two pages is a link inside the file. pypdf puts the cover and
-the contents in front, whose page numbers are known only then, and writes the outline.
+the contents in front, whose page numbers are known only then, and writes the outline. (Chromium's
+own outline knows no parts of the book, puts all pages on one level, and doubles the words of one
+heading in six.)
 
 The solutions of a page stand at its end, away from the exercises. Left out is what paper has no
 use for: links to pages of source code, and the citations which a page has folded (except those of
@@ -14,9 +16,7 @@ names it when even that does not make it fit.
 """
 
 import argparse
-import functools
 import html
-import http.server
 import io
 import json
 import sys
@@ -32,8 +32,7 @@ from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
 from pypdf.generic import Destination, Fit, NameObject, TextStringObject
 
-ROOT = Path(__file__).resolve().parent.parent
-HTML = ROOT / "_build" / "html"
+ROOT = serve.ROOT
 WIDTH = 643  # CSS pixels between the margins: 170 mm at 96 dpi
 FONT = '"Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", sans-serif'
 
@@ -254,26 +253,15 @@ def link_front(writer: PdfWriter, front: PdfReader, parts: list[Part], base: str
             link[NameObject("/Dest")] = Destination("", to.indirect_reference, Fit.fit()).dest_array
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "dsnotes.pdf")
     output = parser.parse_args().output
-    if not (HTML / "index.html").is_file():
-        sys.exit("there is no book in _build/html: run `make book` first")
     meta = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
     chromium = serve.find_chromium()
     parts = parts_of(yaml.safe_load((ROOT / "_toc.yml").read_text("utf8")))
 
-    handler = functools.partial(_Quiet, directory=HTML)
-    with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
-        sync_playwright() as play,
-    ):
+    with serve.open_server(0) as server, sync_playwright() as play:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         base = f"http://127.0.0.1:{server.server_port}/"
         browser = play.chromium.launch(

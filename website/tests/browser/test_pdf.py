@@ -3,7 +3,6 @@
 What is wider than the paper makes website/pdf.py fail, and so the fixture.
 """
 
-import html
 import re
 import subprocess
 import sys
@@ -12,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject
 
 ROOT = Path(__file__).parents[3]
-HTML = ROOT / "_build" / "html"
-PAGES = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text("utf8"))
 META = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
 SHOWN = re.compile(rb"/(\S+) \S+ Tf\b|<(\w+)> Tj")
 
 
@@ -48,35 +47,35 @@ def outline(pdf) -> list[tuple[tuple[str, ...], int]]:
     return list(walk(pdf.outline, ()))
 
 
-def _title(name: str) -> str:
+def _title(page: BeautifulSoup) -> str:
     """The heading of a page of the site, as built."""
-    article = (HTML / f"{name}.html").read_text("utf8").split("<article", 1)[1]
-    heading = re.search(r"<h1>(.*?)<a class=\"headerlink", article, re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", "", heading[1])).split())
+    heading = page.select_one("article h1")
+    heading.select_one("a.headerlink").decompose()
+    return " ".join(heading.get_text().split())
 
 
-def _paths() -> list[tuple[str, ...]]:
+@pytest.fixture(scope="module")
+def paths(soup) -> list[tuple[str, ...]]:
     """Where the table of contents has every page: (part of the book, chapter, section)."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-    found = [(_title(toc["root"]),)]
+    found = [(_title(soup(TOC["root"])),)]
 
     def walk(entries: list[dict], above: tuple[str, ...]) -> None:
         for entry in entries:
-            found.append((*above, _title(entry["file"])))
+            found.append((*above, _title(soup(entry["file"]))))
             walk(entry.get("sections", []), found[-1])
 
-    for part in toc["parts"]:
+    for part in TOC["parts"]:
         walk(part["chapters"], (part["caption"],))
     return found
 
 
 @pytest.fixture(scope="module")
-def starts(outline) -> list[tuple[str, int]]:
+def starts(outline, paths) -> list[tuple[str, int]]:
     """(title, page from 0) of every page of the site, by the outline."""
     numbers = dict(outline)
-    missing = [path for path in _paths() if path not in numbers]
+    missing = [path for path in paths if path not in numbers]
     assert not missing, f"not in the outline: {missing}"
-    return [(path[-1], numbers[path]) for path in _paths()]
+    return [(path[-1], numbers[path]) for path in paths]
 
 
 @pytest.fixture(scope="module")
@@ -139,13 +138,13 @@ def test_chinese_text_is_found(first_pages):
 
 
 def test_outline_has_parts_pages_and_headings(pdf, outline, starts):
-    captions = re.findall(r"caption: (\S+)", (ROOT / "_toc.yml").read_text("utf8"))
+    captions = [part["caption"] for part in TOC["parts"]]
     assert [path[0] for path, _ in outline if len(path) == 1] == [starts[0][0], *captions]
     numbers = [number for _, number in outline]
     assert numbers == sorted(numbers)
     begins = [number for _, number in starts]
     assert begins == sorted(set(begins))  # every page of the site begins on paper of its own
-    assert len(outline) > 5 * len(PAGES)
+    assert len(outline) > 5 * len(starts)
     assert [path[-1] for path, _ in outline].count("1.1.3 公式") == 1
 
 
@@ -186,13 +185,12 @@ def test_cover(pdf):
         assert "".join((author.get("name") or author["family-names"]).split()) in text
 
 
-def test_equations_are_numbered(pdf, starts):
+def test_equations_are_numbered(pdf, starts, soup):
     """Every number of an equation of the section on MoE is on its paper."""
     begin = next(number for title, number in starts if title.startswith("1.1 "))
     end = next(number for _, number in starts if number > begin)
     text = "".join(page.extract_text() for page in pdf.pages[begin:end])
-    source = (HTML / "book" / "model" / "moe.html").read_text("utf8")
-    numbers = re.findall(r'<span class="eqno">(\(\S+?\))<', source)
+    numbers = [e.next_element for e in soup("book/model/moe").select("span.eqno")]
     assert len(numbers) > 5
     assert [n for n in numbers if n not in text] == []
 
