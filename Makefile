@@ -18,7 +18,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check-site lighthouse lint format bench experiments serve live lab pdf zip wheel clean distclean
+.PHONY: help book test check-site lighthouse links lint format bench experiments serve live lab pdf zip wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,8 +42,12 @@ test: $(READY)  ## run all tests of the library and the repository
 check-site: book  ## test the built book in a browser (needs Chromium)
 	$(BIN)/python -m pytest website/tests/browser
 
-lighthouse: book  ## score every kind of page with Lighthouse (needs Chromium and Node)
-	$(BIN)/python website/lighthouse.py
+lighthouse: book  ## score every kind of page with Lighthouse (needs Chromium and Node); reports in _build/lighthouse
+	@command -v npx >/dev/null || { echo "this needs npx of Node: install it (Debian: apt install npm)" >&2; exit 1; }
+	cd _build && CHROME_PATH="$$CHROMIUM" npx --yes @lhci/cli@0.15.1 autorun --config=../website/lighthouserc.json
+
+links: book  ## ask every address outside the book that it links to (needs the internet)
+	$(BIN)/python website/book.py --builder custom --custom-builder linkcheck
 
 lint: $(READY)  ## check code, types, notebooks and Chinese copy
 	$(BIN)/ruff check .
