@@ -57,7 +57,7 @@ class TaggedMathDomain(MathDomain):
         return super().get_enumerable_node_type(node)
 
     def resolve_xref(self, env, fromdocname, builder, typ, target, node, contnode):
-        if target in self.tags and builder.format == "html":
+        if target in self.tags:
             docname, number = self.tags[target]
             form = env.config.math_eqref_format or "({number})"
             text = nodes.Text(form.format(number=number))

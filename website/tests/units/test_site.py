@@ -653,7 +653,7 @@ html_context = {{"default_mode": "auto"}}
 """
 
 
-def build(root: Path, page: str, rows: list[dict]) -> str:
+def build(root: Path, page: str, rows: list[dict], builder: str = "html") -> str:
     """Build a small site; returns the warnings."""
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace
@@ -686,7 +686,7 @@ def build(root: Path, page: str, rows: list[dict]) -> str:
         warnings.simplefilter("ignore")  # Sphinx's and docutils' own deprecations are not ours
         out = root / "build"
         app = Sphinx(
-            root, root, out / "html", out / "doctrees", "html", status=None, warning=problems
+            root, root, out / builder, out / "doctrees", builder, status=None, warning=problems
         )
         app.build(force_all=True)
     return re.sub(r"\x1b\[[\d;]*m", "", problems.getvalue())
@@ -712,6 +712,13 @@ def test_equation_keeps_the_papers_number_and_ours_counts_on(good):
     assert links == {"#equation-eq-paper": "式 (15)", "#equation-eq-own": "式 (1)"}
     assert all(page.select(link) for link in links)
     assert ".katex{" in (html / "_static/site.css").read_text("utf8")
+
+
+def test_a_page_of_papers_numbers_alone_is_built_for_its_links_too(tmp_path):
+    """`make links` is a builder of no format, where references resolve as well."""
+    page = PAGE.replace("$$\ny = 2x\n$$ (eq-own)\n", "").replace("和{eq}`eq-own`", "")
+    assert "eq-own" not in page
+    assert build(tmp_path, page, [ROW], builder="dummy") == ""
 
 
 def test_code_role_leads_to_the_line(good):
