@@ -201,9 +201,7 @@ def grpo_loss(
     else:
         share = len(mask) * n_tokens.clamp(min=1)  # DeepSeekMath (3), V3 (26)
 
-    def mean(terms: Tensor) -> Tensor:
-        return (terms / share).masked_fill(~mask, 0).sum()  # divided first: a sum can overflow
-
+    loss = -(terms / share).masked_fill(~mask, 0).sum()  # divided first: a sum can overflow
+    bound = (steepness / share).masked_fill(~mask, 0).sum()
     far = "log_probs lie too far from old_log_probs or ref_log_probs"
-    bound = mean(steepness)
-    return narrowed(-mean(terms), log_probs, what=far, bound=bound, saturate=True)
+    return narrowed(loss, log_probs, what=far, bound=bound, saturate=True)
