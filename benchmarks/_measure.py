@@ -73,6 +73,8 @@ def row(
     made |= {"spread": None, "unit": unit, "note": note}
     if peer is not None:
         theirs = torch.tensor(peer, dtype=torch.float64).flatten()
-        low, ratio, high = (mine / theirs).quantile(mine.new_tensor([0.25, 0.5, 0.75])).tolist()
-        made |= {"peer": theirs.quantile(0.5).item(), "ratio": ratio, "spread": [low, high]}
+        ratios = mine / theirs
+        low, ratio, high = ratios.quantile(mine.new_tensor([0.25, 0.5, 0.75])).tolist()
+        made |= {"peer": theirs.quantile(0.5).item(), "ratio": ratio}
+        made |= {"spread": [low, high] if len(ratios) > 1 else None}
     return made

@@ -48,6 +48,7 @@ def test_the_ratio_is_of_rounds_not_of_medians(measure) -> None:
     alone = measure.row("x", 3.0, unit="s")
     assert alone["ours"] == 3.0
     assert alone["peer"] is alone["ratio"] is alone["spread"] is None
+    assert measure.row("x", 3.0, 2.0)["spread"] is None
 
 
 def test_the_command_prints_a_table_and_writes_it(tmp_path: Path) -> None:
