@@ -22,7 +22,7 @@ ASIDE = re.compile(
     r"|building \[mo\]|loading translations|(Config|Output) Path|Source Folder"
     r"|copying (images|static|extra|assets)|writing output\.\.\. $|.*: Cached executed notebook"
     r"|The HTML pages are in|Finished generating HTML|Your book's HTML pages|Or paste this line"
-    r"|Creating redirect|Overwriting '"
+    r"|Updating \d+ file|Creating redirect|Overwriting '"
     r"|You can look at your book|    (file://)?_build/html/"
 )
 CRASH = re.compile(r"\s*(Exception occurred:|Traceback \(most recent call last\):)")

@@ -19,19 +19,20 @@ WORDS = {
     "✅": "通过",
     "❌": "出错",
 }
+HEADS = list(WORDS)[:5]
 
 
 def in_chinese(table: nodes.table) -> bool:
     """Change the table if it is one of run times; says whether it was."""
-    heads = [entry.astext() for entry in next(table.findall(nodes.thead))[0]]
-    if heads != list(WORDS)[:5]:
+    head = next(table.findall(nodes.thead), [[]])
+    if [entry.astext() for entry in head[0]] != HEADS:
         return False
     for text in list(table.findall(nodes.Text)):
         if text in WORDS:
             text.parent.replace(text, nodes.Text(WORDS[text]))
     table["classes"].append("runtimes")
     body = next(table.findall(nodes.tbody))
-    seconds = [row[heads.index("Run Time (s)")].astext() for row in body]
+    seconds = [row[HEADS.index("Run Time (s)")].astext() for row in body]
     total = sum(float(time) for time in seconds if time != "-")
     cells = ("合计", "", "", f"{total:.1f}", "")
     body += nodes.row("", *(nodes.entry("", nodes.paragraph("", cell)) for cell in cells))

@@ -563,6 +563,7 @@ def test_run_times_are_in_chinese_with_a_total():
     assert last == ["合计", "", "", "2.3", ""]
     assert not re.search("[✅❌]|Document|cache", table.astext())
     assert not runtimes.in_chinese(table)
+    assert not runtimes.in_chinese(nodes.table("", nodes.tgroup("", nodes.tbody())))
 
 
 def test_month_of_a_paper():
