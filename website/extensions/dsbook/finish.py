@@ -1,8 +1,8 @@
 """The last step of a build: every page is parsed once, taken through `STEPS`, and written.
 
-A step is a function of the page's tree and its path that mends in place and, done twice, changes
-nothing: a build that writes only some pages takes all of them through. Then the style sheets and
-scripts of all pages become one of each (`bundle`), and every page is linked to the two.
+A step is a function of the page's tree and its path that mends in place. Then the style sheets and
+scripts of all pages become one of each (`bundle`), and every page is linked to the two, also one
+that an earlier build has finished.
 """
 
 from __future__ import annotations
@@ -46,8 +46,9 @@ def finish(app, exception):
     # a page of the theme knows the way to the top of the site; a redirect is finished as it is
     pages = {path: parse(text) for path, text in old.items() if "data-content_root" in text}
     for path, page in pages.items():
-        for step in STEPS:
-            step(page, path)
+        if f"_static/{bundle.SHEET}?" not in old[path]:  # else finished by an earlier build
+            for step in STEPS:
+                step(page, path)
     bundled = bundle.write(static, pages.values())
     for path, page in pages.items():
         bundle.link(page, bundled)
