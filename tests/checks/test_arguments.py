@@ -448,6 +448,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "model.moe.Gate.forward": lambda: {"self": moe.Gate(TINY), "x": floats(3, HIDDEN)},
     "model.moe.MoE.__init__": lambda: {"config": TINY},
     "model.moe.MoE.forward": lambda: {"self": model().model.layers[-1].mlp, "x": floats(3, HIDDEN)},
+    "model.moe.record_routing": lambda: {"model": model()},
     "model.moe.segment": lambda: {"config": TINY, "m": 2},
     "model.moe.isolate_shared": lambda: {"config": presets.LAPTOP.config, "n": 1},
     "model.moe.expert_combinations": lambda: {"config": TINY},
@@ -646,13 +647,6 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "model.mlp.MLP.forward": lambda: {
         "self": dsnotes.model.mlp.MLP(4, 3),
         "x": floats(2, 4),
-        "weight": floats(2, 1),
-    },
-    "model.mlp.grouped_swiglu": lambda: {
-        "x": floats(2, 4),
-        "w": floats(2, 1),
-        "matrices": [floats(3, 4), floats(3, 4), floats(4, 3)],
-        "load": [2],
     },
     "training.texts.tokens": lambda: {"text": "a"},
     "training.texts.batches": lambda: {

@@ -16,7 +16,8 @@ from dsnotes.model.balance import (
     update_bias,
 )
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.training.loop import language_step, moe_layers, train
+from dsnotes.model.moe import record_routing
+from dsnotes.training.loop import language_step, train
 from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches
 
@@ -118,9 +119,9 @@ def test_balance_6() -> None:
     *data, text = batches(steps=7, batch_size=8, seq_len=64, seed=0)
     state = TrainState.create(model, steps=6, learning_rate=3e-3)
     list(train(state, partial(language_step, gamma=0.01), data, progress=False))
-    with torch.no_grad():
+    with torch.no_grad(), record_routing(model) as routings:
         model(text.tokens)
-    routing = moe_layers(model)[-1].routing
+    routing = routings[-1]
     shape = text.tokens.shape
     scores = (routing.scores / routing.scores.sum(dim=1, keepdim=True)).unflatten(0, shape)
     chosen = routing.indices.unflatten(0, shape)

@@ -12,7 +12,7 @@ from torch import Tensor
 from dsnotes.config import DEEPSEEK_V3, TINY, Config
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mlp import MLP
-from dsnotes.model.moe import Gate, MoE, segment
+from dsnotes.model.moe import Gate, MoE, record_routing, segment
 from dsnotes.training.loop import evaluate, language_step, moe_layers, train
 from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches
@@ -162,8 +162,9 @@ def test_moe_6() -> None:
     list(train(state, partial(language_step, gamma=0.01), data, progress=False))
     for moe in moe_layers(model):
         moe.gate.config = replace(config, num_experts_per_tok=5)
-    one_more = evaluate(model, text).loss
-    assert all(moe.routing.indices.shape[1] == 5 for moe in moe_layers(model))
+    with record_routing(model) as routings:
+        one_more = evaluate(model, text).loss
+    assert all(routing.indices.shape[1] == 5 for routing in routings)
     for moe in moe_layers(model):
         moe.shared_experts = None
     without_shared = evaluate(model, text).loss

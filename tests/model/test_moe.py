@@ -2,8 +2,10 @@
 
 import copy
 import inspect
+import io
 import itertools
 import math
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -14,8 +16,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dsnotes.config import DEEPSEEK_V3, TINY, Config
+from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mlp import MLP
-from dsnotes.model.moe import Gate, MoE, Routing, expert_combinations, isolate_shared, segment
+from dsnotes.model.moe import (
+    Gate,
+    MoE,
+    Routing,
+    expert_combinations,
+    isolate_shared,
+    record_routing,
+    segment,
+)
+from dsnotes.model.mtp import add_modules, predict
 
 SMALL = replace(TINY, hidden_size=12, moe_intermediate_size=6, n_group=1, topk_group=1)
 GROUPS = replace(SMALL, n_group=4, topk_group=2)
@@ -231,8 +243,9 @@ def test_trap_5_router_gets_a_gradient() -> None:
 def test_trap_6_no_token_is_dropped() -> None:
     moe, x = build(SMALL, bias=0.0), torch.randn(40, 12, dtype=torch.float64)
     moe.gate.e_score_correction_bias[:4] = 10.0  # all tokens want the same four experts
-    y = moe(x)
-    load = moe.routing.indices.flatten().bincount(minlength=16)
+    with record_routing(moe) as routings:
+        y = moe(x)
+    load = routings[0].indices.flatten().bincount(minlength=16)
     assert load.tolist() == [40] * 4 + [0] * 12
 
     capacity = math.ceil(1.25 * 40 * 4 / 16)  # a capacity factor of 1.25 keeps 13 of 40 tokens
@@ -244,8 +257,9 @@ def test_trap_6_no_token_is_dropped() -> None:
 
 def test_trap_7_shared_experts_are_simply_added() -> None:
     moe, x = build(SMALL), torch.randn(20, 12, dtype=torch.float64)
-    with_shared, shared = moe(x), moe.shared_experts(x)
-    n_chosen = moe.routing.indices.shape[1]
+    with record_routing(moe) as routings:
+        with_shared, shared = moe(x), moe.shared_experts(x)
+    n_chosen = routings[0].indices.shape[1]
     moe.shared_experts = None
     routed = moe(x)
     torch.testing.assert_close(with_shared, routed + shared)
@@ -302,8 +316,9 @@ def configs(draw: st.DrawFn) -> Config:
 def test_routing_properties(config: Config, tokens: int, seed: int) -> None:
     torch.manual_seed(seed)
     moe, x = build(config), torch.randn(tokens, 12, dtype=torch.float64)
-    y = moe(x)
-    indices, weights, scores = moe.routing
+    with record_routing(moe) as routings:
+        y = moe(x)
+    ((indices, weights, scores),) = routings
     k, size = config.num_experts_per_tok, config.n_routed_experts // config.n_group
     assert indices.shape == weights.shape == (tokens, k)
     for row in indices.tolist():
@@ -321,8 +336,9 @@ def test_routing_properties(config: Config, tokens: int, seed: int) -> None:
 
 def test_leading_dimensions_and_memory_layout_do_not_matter() -> None:
     moe, x = build(GROUPS), torch.randn(2, 3, 5, 12, dtype=torch.float64)
-    y = moe(x)
-    assert moe.routing.indices.shape == (30, 4)
+    with record_routing(moe) as routings:
+        y = moe(x)
+    assert routings[0].indices.shape == (30, 4)
     strided = x.transpose(0, 2)
     assert not strided.is_contiguous()
     torch.testing.assert_close(moe(strided), y.transpose(0, 2))
@@ -367,23 +383,24 @@ def test_affinities_that_underflow_give_zero() -> None:
 def test_half_precision_routes_in_float32(config: Config) -> None:
     moe = MoE(replace(config, initializer_range=0.5)).bfloat16()
     x = torch.randn(50, 12).bfloat16()
-    y = moe(x)
-    assert y.dtype == torch.bfloat16
-    assert moe.routing.scores.dtype == moe.routing.weights.dtype == torch.float32
     exact = copy.deepcopy(moe).float()
-    expected = exact(x.float())
-    torch.testing.assert_close(moe.routing.indices, exact.routing.indices, atol=0, rtol=0)
+    with record_routing(moe) as short, record_routing(exact) as long:
+        y, expected = moe(x), exact(x.float())
+    assert y.dtype == torch.bfloat16
+    assert short[0].scores.dtype == short[0].weights.dtype == torch.float32
+    torch.testing.assert_close(short[0].indices, long[0].indices, atol=0, rtol=0)
     torch.testing.assert_close(y.float(), expected, atol=2e-2, rtol=2e-2)
 
 
 def test_autocast_routes_in_float32() -> None:
     moe, x = MoE(replace(GROUPS, initializer_range=0.5)), torch.randn(50, 12)
-    exact = moe(x), moe.routing
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        y = moe(x)
-    torch.testing.assert_close(moe.routing.scores, exact[1].scores, atol=0, rtol=0)
-    torch.testing.assert_close(y, exact[0], atol=2e-2, rtol=2e-2)
-    assert (y != exact[0]).any()  # the experts do run in bfloat16
+    with record_routing(moe) as routings:
+        exact = moe(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = moe(x)
+    torch.testing.assert_close(routings[1].scores, routings[0].scores, atol=0, rtol=0)
+    torch.testing.assert_close(y, exact, atol=2e-2, rtol=2e-2)
+    assert (y != exact).any()  # the experts do run in bfloat16
 
 
 def test_bias_stays_float32_in_a_short_model() -> None:
@@ -414,13 +431,106 @@ def test_bias_is_no_parameter_and_absent_without_noaux_tc() -> None:
     assert Gate(V2).e_score_correction_bias is None
 
 
-def test_block_can_be_copied_after_a_call() -> None:
-    moe, x = build(GROUPS), torch.randn(5, 12, dtype=torch.float64)
-    y = moe(x)
-    clone = copy.deepcopy(moe)
-    assert clone.routing is None
-    assert moe.routing is not None
-    torch.testing.assert_close(clone(x), y)
+def test_a_replaced_projection_is_called() -> None:
+    class Replaced(torch.nn.Linear):
+        """Stands for a quantised projection."""
+
+        def forward(self, input: Tensor) -> Tensor:
+            return 2 * super().forward(input)
+
+    moe, x = build(SMALL), torch.randn(7, 12, dtype=torch.float64)
+    expert = moe.experts[int(moe.gate(x).indices[0, 0])]
+    expert.up_proj.__class__ = Replaced
+    found = moe(x)
+    expert.up_proj.__class__ = torch.nn.Linear
+    with torch.no_grad():
+        expert.up_proj.weight *= 2
+    torch.testing.assert_close(found, moe(x))
+
+
+# --- recording ---
+
+WHOLE = replace(TINY, num_hidden_layers=3, n_routed_experts=8, num_experts_per_tok=2)
+
+
+def test_records_the_gates_of_a_pass_from_the_first_layer_to_the_last() -> None:
+    """Also those of prediction modules, when they run, and none that does not."""
+    model, tokens = add_modules(DeepSeek(WHOLE)), torch.randint(256, (2, 6))
+    with record_routing(model) as routings:
+        hidden = model.model(tokens)
+        assert len(routings) == 2  # the first of three layers is dense
+        predict(model, hidden, tokens)
+    assert [r.indices.shape for r in routings] == [(12, 2), (12, 2), (10, 2)]
+    assert [r.scores.requires_grad for r in routings] == [True] * 3
+
+    gates = [m for m in model.modules() if isinstance(m, Gate)]
+    seen: list[Tensor] = []
+    hooks = [gate.register_forward_pre_hook(lambda _, args: seen.append(args[0])) for gate in gates]
+    predict(model, model.model(tokens), tokens)
+    for hook in hooks:
+        hook.remove()
+    for gate, u, recorded in zip(gates, seen, routings, strict=True):
+        torch.testing.assert_close(gate(u), recorded, atol=0, rtol=0)
+
+
+def test_a_second_pass_adds_its_own() -> None:
+    model, (first, second) = DeepSeek(WHOLE), torch.randint(256, (2, 1, 4))
+    with record_routing(model) as both:
+        model(first)
+        model(second)
+    with record_routing(model) as alone:
+        model(second)
+    assert (len(both), len(alone)) == (4, 2)
+    for a, b in zip(both[2:], alone, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_recordings_can_be_nested_and_of_a_part_of_the_model() -> None:
+    model, tokens = DeepSeek(WHOLE), torch.randint(256, (1, 4))
+    with record_routing(model) as outer:
+        with record_routing(model.model.layers[2:]) as inner:
+            model(tokens)
+        model(tokens)
+    assert (len(outer), len(inner)) == (4, 1)
+    assert inner[0] is outer[1]
+
+
+def test_an_error_inside_ends_the_recording() -> None:
+    moe = build(SMALL)
+    with pytest.raises(KeyError), record_routing(moe) as routings:
+        raise KeyError
+    moe(torch.zeros(3, 12, dtype=torch.float64))
+    assert routings == []
+    assert not moe.gate._forward_hooks
+
+
+def test_without_gradients_or_experts() -> None:
+    with torch.no_grad(), record_routing(build(SMALL)) as routings:
+        pass
+    assert routings == []
+    moe = build(SMALL)
+    with torch.no_grad(), record_routing(moe) as routings:
+        moe(torch.zeros(3, 12, dtype=torch.float64))
+    assert not routings[0].scores.requires_grad
+    with record_routing(MLP(4, 3)) as routings:
+        MLP(4, 3)(torch.zeros(1, 4))
+    assert routings == []
+
+
+def test_nothing_is_left_on_the_model() -> None:
+    """It can be copied and saved after a step, and the step's graph goes with its last name."""
+    model, tokens = DeepSeek(WHOLE), torch.randint(256, (1, 4))
+    with record_routing(model) as routings:
+        logits = model(tokens)
+    scores = weakref.ref(routings[0].scores)  # a part of the graph
+    logits.sum().backward()
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    for clone in (copy.deepcopy(model), torch.load(saved, weights_only=False)):
+        torch.testing.assert_close(clone(tokens), logits)
+    del logits, routings
+    assert scores() is None
 
 
 # --- segmentation, isolation, combinatorics ---

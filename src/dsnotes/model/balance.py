@@ -99,8 +99,12 @@ class BiasBalancer:
     Raises ValueError when there is no gate or their numbers of experts differ, TypeError when one
     has no `e_score_correction_bias`.
 
-        >>> balancer = BiasBalancer([layer.mlp.gate for layer in moe_layers], gamma=0.001)
-        >>> balancer.observe([layer.mlp.routing.indices for layer in moe_layers])
+        >>> from dsnotes.model.moe import record_routing
+        >>> gates = [layer.mlp.gate for layer in model.model.layers[1:]]  # the first is dense
+        >>> balancer = BiasBalancer(gates, gamma=0.001)
+        >>> with record_routing(model) as routings:
+        ...     logits = model(tokens)
+        >>> balancer.observe([routing.indices for routing in routings])
         >>> load = balancer.step()  # (layers, E)
     """
 
@@ -131,10 +135,7 @@ class BiasBalancer:
 
     @checked
     def observe(self, indices: Sequence[Integer[Tensor, "... _"]]) -> None:
-        """Add the choices of one micro-batch, one tensor per gate.
-
-        Raises ValueError when there are more or fewer tensors than gates.
-        """
+        """Add the choices of one micro-batch; raises ValueError unless there is one per gate."""
         if len(indices) != len(self.gates):
             raise ValueError(
                 f"indices must hold one tensor per gate ({len(self.gates)}), got {len(indices)}"
@@ -184,14 +185,12 @@ def sequence_balance_loss(
         raise ValueError(
             f"num_experts_per_tok must lie in 1 .. {n_experts} experts, got {num_experts_per_tok}"
         )
-    chosen = scores.topk(num_experts_per_tok, dim=-1).indices.flatten(1)
+    chosen = scores.topk(num_experts_per_tok, dim=-1).indices.flatten(1)  # (B, T*K)
     s = widened(scores)
-    count = torch.zeros_like(s[:, 0]).scatter_add_(
-        1, chosen, torch.ones_like(chosen, dtype=s.dtype)
-    )
+    count = torch.zeros_like(s[:, 0]).scatter_add(1, chosen, s.new_ones(chosen.shape))  # (B, E)
     f = n_experts / (num_experts_per_tok * n_tokens) * count  # (18)
     s_prime, steepness = normalised(s)  # (19)
-    P = s_prime.mean(dim=1)  # (20)
+    P = s_prime.mean(dim=1)  # (20), (B, E)
     loss = alpha * (f * P).sum(dim=-1).mean()  # (17)
     bound = loss.detach() + alpha * f.max() * steepness / (len(scores) * n_tokens)
     return narrowed(loss, scores, what="scores are too small", bound=bound)
@@ -242,7 +241,7 @@ def expert_balance_loss(
             f"indices must hold at least one expert, got none, of shape {tuple(indices.shape)}"
         )
     n_experts = scores.shape[-1]
-    sequences = indices.reshape(-1, indices.shape[-2:].numel())
+    sequences = indices.reshape(-1, indices.shape[-2:].numel())  # (B, T*K)
     load = torch.stack([expert_load(row, n_routed_experts=n_experts) for row in sequences])
     P = widened(scores).mean(dim=-2).view_as(load)  # (14)
     f = n_experts / sequences.shape[1] * load.to(P.dtype)  # (13): N' / (K' T) times the count

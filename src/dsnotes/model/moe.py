@@ -17,12 +17,15 @@ Departures
     The gate computes in float32 at least, also under autocast and in a bfloat16 model.
     A group counts as the sum of its two best scores s + b, as in the released code. The paper sums
     its K_r/M highest affinities, by its name for them without b; for V3 that is two as well.
+
+Shapes: T tokens, E routed experts in G groups, K chosen by each token; a slot is one such choice.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,11 +34,11 @@ from torch import Tensor, nn
 
 from dsnotes.checks.arguments import checked
 from dsnotes.config import Config
-from dsnotes.model.mlp import MLP, grouped_swiglu
+from dsnotes.model.mlp import MLP
 
 
 class Routing(NamedTuple):
-    """Where every token goes, for T tokens, K of E experts each."""
+    """Where every token goes: to K of E experts."""
 
     indices: Int[Tensor, "tokens k"]  # the chosen experts
     weights: Float[Tensor, "tokens k"]  # g, what multiplies the output of each chosen expert
@@ -43,9 +46,7 @@ class Routing(NamedTuple):
 
 
 class Gate(nn.Module):
-    """Scores the routed experts and chooses K for every token.
-
-    V3 eq 13, 15 and 16; with softmax V1 eq 10-11.
+    """Scores the routed experts and chooses K for each token (V3 eq 13, 15, 16; V1 eq 10-11).
 
     `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" the buffer
     `e_score_correction_bias` (b_i) takes part in the choice and in nothing else; it gets no
@@ -71,8 +72,8 @@ class Gate(nn.Module):
     def forward(self, x: Float[Tensor, "tokens hidden"]) -> Routing:
         """Route T tokens; raises ValueError or TypeError when x is not (T, hidden_size) floats."""
         _check_input(x, self.weight)
-        scores = self._affinity(x)
-        indices = self._choose(scores.detach())
+        scores = self._affinity(x)  # (T, E)
+        indices = self._choose(scores.detach())  # (T, K)
         weights = scores.gather(1, indices)  # (16): the value is s, without the bias
         if self.config.norm_topk_prob:
             weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-20)  # (13)
@@ -92,10 +93,10 @@ class Gate(nn.Module):
         if self.e_score_correction_bias is not None:
             scores = scores + self.e_score_correction_bias
         if config.n_group > 1:
-            groups = scores.unflatten(1, (config.n_group, -1))
+            groups = scores.unflatten(1, (config.n_group, -1))  # (T, G, E/G)
             # V3's code: a group counts as the sum of its two best experts; V2: as its best one
             best = 2 if config.topk_method == "noaux_tc" else 1
-            group_scores = groups.topk(best, dim=2).values.sum(dim=2)
+            group_scores = groups.topk(best, dim=2).values.sum(dim=2)  # (T, G)
             kept = group_scores.topk(config.topk_group, dim=1).indices
             closed = torch.ones_like(group_scores, dtype=torch.bool).scatter(1, kept, False)
             # -inf, not 0: a biased score may be negative and would lose against a closed group
@@ -118,10 +119,8 @@ class Gate(nn.Module):
 class MoE(nn.Module):
     """Routed experts, weighted by the gate, plus the shared experts (V3 eq 12; V1 eq 9).
 
-    `routing` holds the `Routing` of the last call, tokens flattened, for balancing.
-
-        >>> MoE(TINY)(torch.randn(2, 7, TINY.hidden_size)).shape
-        torch.Size([2, 7, 64])
+    >>> MoE(TINY)(torch.randn(2, 7, TINY.hidden_size)).shape
+    torch.Size([2, 7, 64])
     """
 
     @checked
@@ -132,42 +131,54 @@ class MoE(nn.Module):
         self.experts = nn.ModuleList(MLP(hidden, inner) for _ in range(config.n_routed_experts))
         n_shared = config.n_shared_experts
         self.shared_experts = MLP(hidden, n_shared * inner) if n_shared else None
-        self.routing: Routing | None = None
 
     @checked
     def forward(self, x: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch hidden"]:
         """Map (..., hidden_size) to the same shape; bad input raises as in `Gate.forward`."""
         _check_input(x, self.gate.weight)
-        tokens = x.reshape(-1, x.shape[-1])
-        self.routing = self.gate(tokens)
-        y = self._routed(tokens, self.routing)
+        tokens = x.reshape(-1, x.shape[-1])  # (T, hidden)
+        y = self._routed(tokens, self.gate(tokens))
         if self.shared_experts is not None:
             y = y + self.shared_experts(tokens)
         return y.view_as(x)
 
     def _routed(self, x: Tensor, routing: Routing) -> Tensor:
-        """Sum of g_i FFN_i(x) over the chosen experts.
+        """Sum of g_i FFN_i(x) over the chosen experts; sorted, the slots of each are one block."""
+        order = routing.indices.flatten().argsort(stable=True)  # (T*K,)
+        token = order // routing.indices.shape[1]  # (T*K,), of each slot
+        g = routing.weights.flatten()[order, None]  # (T*K, 1)
+        load = routing.indices.flatten().bincount(minlength=len(self.experts)).tolist()
+        blocks = x.index_select(0, token).split(load)
+        # to stack the experts for a GPU: a grouped_mm of the same rows and load stands here
+        out = torch.cat([expert(u) for expert, u in zip(self.experts, blocks, strict=True)])
+        y = torch.zeros_like(x, dtype=g.dtype)  # sums in float32 at least
+        return y.index_add(0, token, g * out).to(x.dtype)  # (12)
 
-        A slot is one (token, choice) pair; sorted by expert, those of an expert are one block.
-        """
-        expert_of_slot, g = routing.indices.flatten(), routing.weights.flatten()
-        order = expert_of_slot.argsort(stable=True)
-        token_of_slot = order // routing.indices.shape[1]
-        experts: list[MLP] = list(self.experts)  # type: ignore[arg-type]
-        load = expert_of_slot.bincount(minlength=len(experts)).tolist()
-        u, w = x.index_select(0, token_of_slot), g[order, None]
-        matrices = [m for expert in experts for m in expert.matrices()]
-        if len(matrices) == 3 * len(experts):
-            out = grouped_swiglu(u, w, matrices, load=load)
-        else:
-            blocks = zip(experts, u.split(load), w.split(load), strict=True)
-            out = torch.cat([expert(u_i, weight=w_i) for expert, u_i, w_i in blocks])
-        y = torch.zeros_like(x, dtype=w.dtype)  # sums in float32 at least
-        return y.index_add(0, token_of_slot, out.to(y.dtype)).to(x.dtype)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles go without `routing`: it hangs on a graph, which cannot be copied."""
-        return self.__dict__ | {"routing": None}
+@contextmanager
+@checked
+def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
+    """The `Routing` of every gate of `model` that runs inside the block, in the order of the calls.
+
+    One pass gives one per MoE layer, first layer first, tokens flattened and attached to the graph.
+    A second pass inside the block adds its own behind them.
+
+        >>> with record_routing(model) as routings:
+        ...     logits = model(tokens)
+        >>> [routing.indices.shape for routing in routings]  # the first of three layers is dense
+        [torch.Size([32, 4]), torch.Size([32, 4])]
+    """
+    routings: list[Routing] = []
+    hooks = [
+        module.register_forward_hook(lambda _gate, _args, routing: routings.append(routing))
+        for module in model.modules()
+        if isinstance(module, Gate)
+    ]
+    try:
+        yield routings
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @checked
@@ -198,8 +209,8 @@ def isolate_shared(config: Config, *, n: int) -> Config:
     The experts keep their parameters and FLOPs; the router loses n rows. ValueError when no active
     routed one would be left.
 
-        >>> isolate_shared(config, n=1).n_routed_experts  # of 64 experts, 8 active
-        63
+        >>> isolate_shared(dataclasses.replace(TINY, n_group=1, topk_group=1), n=1).n_routed_experts
+        15
     """
     most = config.num_experts_per_tok - 1
     if not isinstance(n, int) or not 0 <= n <= most:
@@ -219,8 +230,8 @@ def expert_combinations(config: Config) -> int:
     C(N, K) without groups. With groups, the sets inside at most topk_group of them: those that
     touch each of j given groups are counted by inclusion and exclusion.
 
-        >>> expert_combinations(config)  # 16 experts, 2 active
-        120
+        >>> expert_combinations(TINY)  # 4 of 16 experts, inside 2 of 4 groups
+        412
     """
     k, size = config.num_experts_per_tok, config.n_routed_experts // config.n_group
     return sum(

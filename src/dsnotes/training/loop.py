@@ -34,7 +34,7 @@ from dsnotes.model.balance import (
     sequence_balance_loss,
 )
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.model.moe import MoE
+from dsnotes.model.moe import MoE, Routing, record_routing
 from dsnotes.model.mtp import mtp_loss, predict
 from dsnotes.training import texts
 from dsnotes.training.state import Report, Snapshot, TrainState
@@ -133,11 +133,11 @@ def language_step(
     # a constant 0 needs no biases: gates without them (V1, V2) can be trained as well
     balancer = BiasBalancer([moe.gate for moe in moes], gamma=gamma) if gamma != 0 else None
     tokens = batch.tokens.to(next(model.parameters()).device)
-    hidden = model.model(tokens)  # (batch, seq, hidden)
-    total = loss = next_token_loss(model.head(hidden), tokens)
-    if mtp_weight > 0:
-        total = total + mtp_loss(predict(model, hidden, tokens), tokens, weight=mtp_weight)
-    routings = [moe.routing for moe in moes if moe.routing is not None]
+    with record_routing(model) as routings:
+        hidden = model.model(tokens)  # (batch, seq, hidden)
+        total = loss = next_token_loss(model.head(hidden), tokens)
+        if mtp_weight > 0:
+            total = total + mtp_loss(predict(model, hidden, tokens), tokens, weight=mtp_weight)
     for indices, _, scores in routings:
         s_prime, _ = normalised(scores)  # sigmoid ones do not sum to 1
         total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
@@ -150,7 +150,7 @@ def language_step(
     if balancer is not None:
         balancer.observe([routing.indices for routing in routings])
         balancer.step()
-    return {"loss": loss.item(), "load": _load(moes)}
+    return {"loss": loss.item(), "load": _load(routings)}
 
 
 @torch.no_grad()
@@ -166,8 +166,9 @@ def evaluate(model: DeepSeek, batch: texts.Batch) -> Evaluation:
     losses, loads = [], []
     for domain in batch.domain.unique():
         tokens = batch.tokens[batch.domain == domain].to(next(model.parameters()).device)
-        losses.append(next_token_loss(model(tokens), tokens).item() * len(tokens))
-        loads.append(_load(_main_moe_layers(model)))
+        with record_routing(model) as routings:
+            losses.append(next_token_loss(model(tokens), tokens).item() * len(tokens))
+        loads.append(_load(routings))
     return Evaluation(sum(losses) / len(batch.tokens), torch.stack(loads))
 
 
@@ -194,9 +195,8 @@ def _main_moe_layers(model: DeepSeek) -> list[MoE]:
     return moe_layers(model.model.layers[: model.config.num_hidden_layers])
 
 
-def _load(moes: list[MoE]) -> Tensor:
-    """Load of the last forward pass, (layers, E); (0, 0) for a dense model."""
-    routings = [moe.routing for moe in moes if moe.routing is not None]
+def _load(routings: list[Routing]) -> Tensor:
+    """Load of a forward pass, (layers, E); (0, 0) for a dense model."""
     loads = [expert_load(r.indices, n_routed_experts=r.scores.shape[1]) for r in routings]
     return torch.stack(loads) if loads else torch.zeros(0, 0, dtype=torch.long)
 
