@@ -179,6 +179,8 @@ def parts_of(toc: dict) -> list[Part]:
 
     def walk(entries: list[dict], level: int, caption: str = "") -> None:
         for entry in entries:
+            if entry.get("file", "src/").startswith("src/"):  # the reference is for a screen
+                continue
             found.append(Part(entry["file"], level, caption))
             caption = ""
             walk(entry.get("sections", []), level + 1)

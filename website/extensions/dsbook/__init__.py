@@ -21,6 +21,7 @@ PARTS = (
     "papers",
     "permalinks",
     "pipelinelab",
+    "reference",
     "repo",
     "runtimes",
     "zhsearch",

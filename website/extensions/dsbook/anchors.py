@@ -59,7 +59,7 @@ def _made(section: nodes.section) -> str | None:
         return None
     first = section["ids"][0]
     labels = {nodes.make_id(name) for name in section["names"][1:]}
-    return None if first in labels else first
+    return None if first in labels or "." in first else first  # a.b: an object of reference.py
 
 
 def _free(section: nodes.section, taken: set[str]) -> str:

@@ -160,10 +160,10 @@ def _box(work: Work, *children: nodes.Node) -> nodes.container:
 def fill(app, doctree):
     docname = app.env.docname
     heading = next(iter(doctree.findall(nodes.title)), None)
-    if heading is None:
-        return
-    work = work_of(app, docname, heading.astext())
     marks = list(doctree.findall(cite_this))
+    if heading is None or not (marks or docname in app.book_permalinks.values()):
+        return  # a page of the reference is named by its module
+    work = work_of(app, docname, heading.astext())
     for mark in marks:
         work = work_of(app, app.config.root_doc if mark["book"] else docname, heading.astext())
         other = nodes.admonition(

@@ -1,10 +1,12 @@
-"""Links from an equation to the line of code that implements it.
+"""Links from the text of the book to the code.
 
-``{code}`dsnotes.model.moe.Gate.forward``` becomes a link to that line of the source, shown as a
-page of this site; the text can be changed as usual, ``{code}`打分 <dsnotes.model.moe.Gate>```. The
-symbol is looked up in ``src/`` by reading the syntax tree (nothing is imported). A symbol that no
-longer exists is a warning, hence an error under ``-W``. With ``BOOK_REPO_URL`` set (see
-``repo.py``) each source page also links to the file in the repository.
+``{code}`dsnotes.model.moe.Gate.forward``` leads to the description of the object in the reference
+(see ``reference.py``), and the arrow behind it to its very line of the source, shown as a page of
+this site; a private name leads to its line alone. The text can be changed as usual, ``{code}`打分
+<dsnotes.model.moe.Gate>```. ``{source}`` makes the link to the line alone. The symbol is looked up
+in ``src/`` by reading the syntax tree (nothing is imported). A symbol that no longer exists is a
+warning, hence an error under ``-W``. With ``BOOK_REPO_URL`` set (see ``repo.py``) each source page
+also links to the file in the repository.
 
 Any dotted name below ``src/`` works: a module, a class, a function, a method, an assigned name of
 module or class.
@@ -24,6 +26,7 @@ from pygments.lexers import PythonLexer
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
 from sphinx.util.docutils import ReferenceRole
+from sphinx.util.nodes import make_refnode
 
 log = logging.getLogger(__name__)
 PAGES = "source"  # folder of the site that holds the source pages
@@ -75,10 +78,12 @@ def short(src: Path, symbol: str) -> str:
 
 
 class code_link(nodes.literal):
-    """A reference to a line of source, resolved when the page is written."""
+    """A reference to a symbol, resolved when the page is written."""
 
 
 class CodeRole(ReferenceRole):
+    line_only = False
+
     def run(self):
         src = Path(self.env.srcdir) / self.config.codelink_src
         found = locate(src, self.target)
@@ -96,9 +101,15 @@ class CodeRole(ReferenceRole):
         path, line = found
         self.env.note_dependency(str(path))
         module = path.relative_to(src).with_suffix("").as_posix()
-        node = code_link(text, text or self.target, module=module, line=line, symbol=self.target)
+        node = code_link(
+            text, text, module=module, line=line, symbol=self.target, line_only=self.line_only
+        )
         self.set_source_info(node)
         return [node], []
+
+
+class SourceRole(CodeRole):
+    line_only = True
 
 
 class ResolveCodeLinks(SphinxPostTransform):
@@ -106,21 +117,26 @@ class ResolveCodeLinks(SphinxPostTransform):
 
     def run(self, **kwargs):
         for node in list(self.document.findall(code_link)):
-            text = nodes.literal(node.astext(), node.astext())
-            if self.app.builder.format != "html":
-                node.replace_self(text)
-                continue
-            page = f"{PAGES}/{node['module']}"
-            uri = f"{self.app.builder.get_relative_uri(self.env.docname, page)}#L-{node['line']}"
-            if self.app.builder.name == "singlehtml":
-                node.replace_self(text)
-                continue
-            title = f"{node['symbol']}，第 {node['line']} 行"
-            node.replace_self(
-                nodes.reference(
-                    "", "", text, refuri=uri, internal=True, reftitle=title, classes=["codelink"]
-                )
-            )
+            node.replace_self(self.links(node))
+
+    def links(self, node: code_link) -> list[nodes.Node]:
+        builder, here, symbol = self.app.builder, self.env.docname, node["symbol"]
+        text = (nodes.inline if node["line_only"] else nodes.literal)("", node.astext())
+        if builder.format != "html" or builder.name == "singlehtml":
+            return [text]
+        page = f"{PAGES}/{node['module']}"
+        line = nodes.reference(
+            refuri=f"{builder.get_relative_uri(here, page)}#L-{node['line']}",
+            reftitle=f"{symbol}，第 {node['line']} 行",
+            internal=True,
+            classes=["codelink"],
+        )
+        described = self.env.get_domain("py").objects.get(symbol)
+        if node["line_only"] or not described:
+            line += text
+            return [line]
+        # the arrow is CSS's: the line has no words of its own, for search and for copying
+        return [make_refnode(builder, here, described[0], described[1], text, symbol), line]
 
 
 def source_pages(app):
@@ -164,6 +180,7 @@ def setup(app):
     app.add_config_value("codelink_src", "src", "env", [str])
     app.add_node(code_link)
     app.add_role("code", CodeRole(), override=True)
+    app.add_role("source", SourceRole())
     app.add_post_transform(ResolveCodeLinks)
     app.connect("html-collect-pages", source_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

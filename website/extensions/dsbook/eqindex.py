@@ -120,7 +120,9 @@ class FillEquationIndex(SphinxPostTransform):
                 if symbols.children:
                     symbols += nodes.Text("、")
                 short = name.split(".", 1)[1]
-                symbols += code_link(short, short, module=module, line=line, symbol=name)
+                symbols += code_link(
+                    short, short, module=module, line=line, symbol=name, line_only=False
+                )
             here = nodes.paragraph()
             if equation in book:
                 label = book[equation]

@@ -44,7 +44,8 @@ def read(app, config):
 
 def check(app, env):
     place = {"location": "book/permalinks.yml", "type": "permalinks"}
-    for page in sorted(env.found_docs - set(app.book_permalinks.values())):
+    modules = {page for page in env.found_docs if page.startswith("src/")}  # named by their module
+    for page in sorted(env.found_docs - modules - set(app.book_permalinks.values())):
         log.warning("the page %s has no permalink", page, **place)
     for id_, page in app.book_permalinks.items():
         if page not in env.found_docs:

@@ -32,6 +32,7 @@ WEIGHT = {
     "book/index": 0.6,
     "book/papers": 0.6,
     "notebooks": 0.4,
+    "src": 0.1,
 }
 KINDS = {
     "练习": 0.4,

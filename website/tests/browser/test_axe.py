@@ -11,10 +11,11 @@ from playwright.sync_api import expect
 
 AXE = Axe()
 ALL = {"resultTypes": ["violations"]}
-KINDS = [  # home, list, part, section, its notebook, results, appendix, search, source
+KINDS = [  # home, list, part, section, its notebook, results, appendix, search, source, module
     "book/index.html", "book/papers.html", "book/rl/index.html", "book/training/dualpipe.html",
     "notebooks/fp8.html", "book/results/r1.html", "book/appendix/notation.html",
-    "search.html?q=负载均衡", "source/dsnotes/model.html",
+    "search.html?q=负载均衡", "source/dsnotes/model/deepseek.html",
+    "src/dsnotes/model/moe.html",
 ]  # fmt: skip
 COLOURS = {**ALL, "runOnly": ["color-contrast", "link-in-text-block"]}  # what the theme changes
 

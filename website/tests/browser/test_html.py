@@ -42,4 +42,4 @@ def test_the_language_of_a_page_and_of_its_english_parts(soup):
     for reference in references:
         chinese = re.search("[\u3400-\u9fff]", reference.get_text())
         assert (reference.get("lang") == "en") != bool(chinese)
-    assert soup("source/dsnotes/moe").select_one(".source-page")["lang"] == "en"
+    assert soup("source/dsnotes/model/moe").select_one(".source-page")["lang"] == "en"

@@ -61,6 +61,8 @@ def paths(soup) -> list[tuple[str, ...]]:
 
     def walk(entries: list[dict], above: tuple[str, ...]) -> None:
         for entry in entries:
+            if entry.get("file", "src/").startswith("src/"):
+                continue
             found.append((*above, _title(soup(entry["file"]))))
             walk(entry.get("sections", []), found[-1])
 

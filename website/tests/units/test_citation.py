@@ -77,7 +77,7 @@ def test_ris_has_one_tag_a_line_and_ends():
 
 def test_every_page_of_the_book_has_a_permalink_and_none_is_lost():
     pages, moved = permalinks.load(ROOT)
-    toc = re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text("utf8"))
+    toc = re.findall(r"(?:root|file): ((?!src/)\S+)", (ROOT / "_toc.yml").read_text("utf8"))
     assert set(pages.values()) == set(toc)
     released = (ROOT / "tests/data/permalinks.txt").read_text().split()  # only ever grows
     assert set(released) <= set(pages)

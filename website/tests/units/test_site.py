@@ -582,7 +582,8 @@ def test_settings_name_every_extension_and_every_page():
     for name, path in files.items():
         assert ast.get_docstring(ast.parse(path.read_text("utf8"))), name
     for page in re.findall(r"(?:root|file): (\S+)", (ROOT / "_toc.yml").read_text("utf8")):
-        assert any((ROOT / f"{page}{suffix}").is_file() for suffix in (".md", ".ipynb")), page
+        suffixes = (".md", ".ipynb", ".py")
+        assert any((ROOT / f"{page}{suffix}").is_file() for suffix in suffixes), page
 
 
 # --- two small sites ---
