@@ -160,7 +160,7 @@ def traditional(text: str) -> tuple[str, str]:
     """Traditional characters and, place by place, the simplified ones of the text they stand for.
 
     >>> traditional("奖")
-    ('獎', '奖')
+    ('奬獎', '奖奖')
     """
     table = resources.files("opencc") / "dictionary" / "TSCharacters.txt"
     there, pairs = set(text), {}
