@@ -38,7 +38,7 @@ from dsnotes.checks.numeric import at_least, narrowed, token_ids, widened
 @checked
 def expert_load(
     indices: Integer[Tensor, "*tokens k"], *, n_routed_experts: int
-) -> Int[Tensor, " experts"]:
+) -> Int[Tensor, "experts"]:
     """How many (token, choice) slots each expert got; the counts sum to T*K.
 
     Raises TypeError when `indices` are not whole numbers, ValueError when one is no expert.
@@ -71,7 +71,7 @@ def max_vio(load: Int[Tensor, "*layers experts"]) -> Float[Tensor, "*layers"]:
 @torch.no_grad()
 @checked
 def update_bias(
-    bias: Float[Tensor, " experts"], load: Int[Tensor, " experts"], *, gamma: float
+    bias: Float[Tensor, "experts"], load: Int[Tensor, "experts"], *, gamma: float
 ) -> None:
     """Move `bias` in place: b_i += gamma * sign(mean load - load_i) (Algorithm 1).
 

@@ -117,7 +117,7 @@ def verify(
     p: Float[Tensor, "batch places vocab"],
     *,
     generator: torch.Generator | None = None,
-) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]:
+) -> tuple[Int[Tensor, "batch"], Int[Tensor, "batch"]]:
     """How many drafts are accepted, and the token that follows them.
 
     `drafts` were drawn from `q`; `p` is the model's distribution at their places and at the one
@@ -167,7 +167,7 @@ def teacher_forced_acceptance(
     *,
     temperature: float = 1.0,
     top_p: float = 1.0,
-) -> Float[Tensor, " depth"]:
+) -> Float[Tensor, "depth"]:
     """Probability that a draft is accepted along a given text, for each depth: sum_v min(p, q).
 
     The mean over all positions with the true tokens before them, nothing drawn. Meant for real or

@@ -134,7 +134,7 @@ def _normalise(
 def grpo_loss(
     log_probs: Float[Tensor, "batch seq"],
     old_log_probs: Float[Tensor, "batch seq"],
-    advantages: Float[Tensor, " batch"] | Float[Tensor, "batch seq"],
+    advantages: Float[Tensor, "batch"] | Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],
     *,
     objective: Objective = GRPO,

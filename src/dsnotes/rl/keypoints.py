@@ -87,13 +87,13 @@ def written(tokens: Int[Tensor, "n seq"]) -> Bool[Tensor, "n answer"]:
 
 
 @checked
-def lengths(tokens: Int[Tensor, "n seq"]) -> Int[Tensor, " n"]:
+def lengths(tokens: Int[Tensor, "n seq"]) -> Int[Tensor, "n"]:
     """Number of tokens of each row up to the first END, END included."""
     return PROMPT + written(tokens).sum(dim=1) + 1
 
 
 @checked
-def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
+def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, "n"]:
     """Share of the key points that the answer contains."""
     answer = tokens[:, PROMPT:].masked_fill(~written(tokens), END)
     hit = (tokens[:, :POINTS, None] == answer[:, None]).any(dim=2)
@@ -101,7 +101,7 @@ def recall(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
 
 
 @checked
-def quality(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
+def quality(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, "n"]:
     """F1 of the letters against the key points: 1 when each point occurs once and nothing else.
 
     >>> quality(torch.tensor([[0, 1, 2, SEP, 2, 1, 0, END], [0, 1, 2, SEP, 2, END, END, END]]))
@@ -111,7 +111,7 @@ def quality(tokens: Int[Tensor, "n seq"]) -> Float[Tensor, " n"]:
 
 
 @checked
-def show(row: Int[Tensor, " seq"]) -> tuple[str, str]:
+def show(row: Int[Tensor, "seq"]) -> tuple[str, str]:
     """Key points and answer of one row, as letters.
 
     >>> show(torch.tensor([0, 1, 2, SEP, 2, 9, END]))

@@ -115,7 +115,7 @@ def token_log_probs(
 @checked
 def completion_mask(
     tokens: Integer[Tensor, "batch seq"],
-    prompt_lengths: Integer[Tensor, " batch"],
+    prompt_lengths: Integer[Tensor, "batch"],
     *,
     eos: int | Sequence[int],
 ) -> Bool[Tensor, "batch seq-1"]:

@@ -28,7 +28,7 @@ from dsnotes.rl.objective import check_mask, clipped_surrogate, probability_rati
 
 @checked
 def token_rewards(
-    scores: Float[Tensor, " batch"],
+    scores: Float[Tensor, "batch"],
     log_probs: Float[Tensor, "batch seq"],
     ref_log_probs: Float[Tensor, "batch seq"],
     mask: Bool[Tensor, "batch seq"],

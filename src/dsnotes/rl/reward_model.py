@@ -54,8 +54,8 @@ class RewardModel(nn.Module):
 
     @checked
     def forward(
-        self, tokens: Integer[Tensor, "batch seq"], *, lengths: Integer[Tensor, " batch"]
-    ) -> Float[Tensor, " batch"]:
+        self, tokens: Integer[Tensor, "batch seq"], *, lengths: Integer[Tensor, "batch"]
+    ) -> Float[Tensor, "batch"]:
         """r: one score per sequence (prompt and answer), read at its last token.
 
         `lengths` counts the tokens of each sequence. The tokens after them are padding; they change
@@ -79,8 +79,8 @@ class RewardModel(nn.Module):
 
 @checked
 def preference_probability(
-    chosen: Float[Tensor, " pairs"], rejected: Float[Tensor, " pairs"]
-) -> Float[Tensor, " pairs"]:
+    chosen: Float[Tensor, "pairs"], rejected: Float[Tensor, "pairs"]
+) -> Float[Tensor, "pairs"]:
     """P(chosen > rejected) = sigmoid(r_chosen - r_rejected) of the Bradley-Terry model.
 
     ValueError unless both have the shape (pairs,) with at least one pair; TypeError for scores that
@@ -95,7 +95,7 @@ def preference_probability(
 
 @checked
 def bradley_terry_loss(
-    chosen: Float[Tensor, " pairs"], rejected: Float[Tensor, " pairs"]
+    chosen: Float[Tensor, "pairs"], rejected: Float[Tensor, "pairs"]
 ) -> Float[Tensor, ""]:
     """Mean over the pairs of -log sigmoid(r_chosen - r_rejected), in nats; ln 2 for equal scores.
 

@@ -41,7 +41,7 @@ class Rollout(NamedTuple):
         return [row[keep].tolist() for row, keep in zip(new, self.mask, strict=True)]
 
     @property
-    def lengths(self) -> Int[Tensor, " rows"]:
+    def lengths(self) -> Int[Tensor, "rows"]:
         """|o_i|, tokens sampled per row."""
         return self.mask.sum(dim=1)
 

@@ -33,7 +33,7 @@ class Batch(NamedTuple):
     """B sequences of T tokens and, of each, its domain as index into `domains`."""
 
     tokens: Int[Tensor, "batch seq"]
-    domain: Int[Tensor, " batch"]
+    domain: Int[Tensor, "batch"]
 
 
 @cache
@@ -51,7 +51,7 @@ def corpus(domain: str) -> str:
 
 
 @checked
-def tokens(text: str) -> Int[Tensor, " seq"]:
+def tokens(text: str) -> Int[Tensor, "seq"]:
     """The UTF-8 bytes of a text as token ids, 0 to 255.
 
     >>> from dsnotes.training.texts import tokens

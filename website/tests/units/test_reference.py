@@ -94,6 +94,12 @@ def test_every_example_of_the_page_about_signatures_is_right():
     assert failed == 0
 
 
+def test_signatures_write_one_axis_in_one_way():
+    """As the page says it: "pairs", not " pairs"."""
+    sources = [path.read_text("utf8") for path in (ROOT / "src").rglob("*.py")]
+    assert not [found for text in sources for found in re.findall(r'Tensor, "\s[^"]*"', text)]
+
+
 # --- a small site ---
 
 
