@@ -13,6 +13,7 @@ from transformers import DynamicCache
 from benchmarks._measure import WIDE, medians, milliseconds, row
 from dsnotes.model.cache import LatentCache, cache_elements_per_token
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mla import Pass
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 from dsnotes.weights.hf import to_transformers
 
@@ -38,8 +39,10 @@ def decode(ours: Any, peer: Any, context: int) -> list[dict[str, Any]]:
     last, last_peer = whole[context:], tuple(w[:, context:] for w in whole_peer)
 
     cache = LatentCache(WIDE, batch_size=1, capacity=context + 1, num_layers=1)
-    ours(x[:, :context], past, cache=cache)
-    cache.advance(context)  # and never again: each timed call writes the same next place
+    cache.open(context)
+    ours(x[:, :context], Pass(past, cache=cache))
+    cache.advance()
+    cache.open(1)  # once: each timed call writes the same next place
     peer_cache = DynamicCache(config=peer.config)
     attention(x[:, :context], past_peer, None, past_key_values=peer_cache)
 
@@ -50,12 +53,12 @@ def decode(ours: Any, peer: Any, context: int) -> list[dict[str, Any]]:
 
     token = x[:, context:]
     ways = {
-        "absorbed": lambda: ours(token, last, cache=cache, absorb=True),
-        "decompressed": lambda: ours(token, last, cache=cache, absorb=False),
+        "absorbed": lambda: ours(token, Pass(last, cache=cache, absorb=True)),
+        "decompressed": lambda: ours(token, Pass(last, cache=cache, absorb=False)),
     }
     torch.testing.assert_close(ways["absorbed"](), peer_step())  # else no comparison
     timed = medians(ways | {"peer": peer_step})
-    timed["no cache, all again"] = [milliseconds(lambda: ours(x, whole)[:, -1:])] * len(
+    timed["no cache, all again"] = [milliseconds(lambda: ours(x, Pass(whole))[:, -1:])] * len(
         timed["peer"]
     )
     return [
@@ -70,9 +73,10 @@ def prefill(ours: Any, peer: Any, length: int) -> dict[str, Any]:
     x = torch.randn(1, length, WIDE.hidden_size)
     turn, peer_turn = rotation(length), peer_rotation(peer, x)
     cache = LatentCache(WIDE, batch_size=1, capacity=length, num_layers=1)
+    cache.open(length)
     timed = medians(
         {
-            "ours": lambda: ours(x, turn, cache=cache),
+            "ours": lambda: ours(x, Pass(turn, cache=cache)),
             "peer": lambda: attention(
                 x, peer_turn, None, past_key_values=DynamicCache(config=peer.config)
             ),

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from benchmarks._measure import WIDE, medians, row
 from dsnotes.config import TINY, Config
-from dsnotes.config_file import config_json
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.weights.hf import to_transformers
 
@@ -84,7 +83,7 @@ def memory_of_one_step(name: str) -> float:
     else:
         from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
-        block = DeepseekV3ForCausalLM(DeepseekV3Config(**config_json(config))).model.layers[0].mlp
+        block = DeepseekV3ForCausalLM(DeepseekV3Config(**config.to_json())).model.layers[0].mlp
     x, upstream = torch.randn(2, 1, TOKENS, config.hidden_size)
     before = high_water_mark()
     step(block, x, upstream)

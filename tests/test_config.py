@@ -19,7 +19,6 @@ from dsnotes.config import (
     Config,
     RopeScaling,
 )
-from dsnotes.weights.checkpoint import config_json
 
 DATA = Path(__file__).parent / "data"
 
@@ -117,13 +116,13 @@ def test_whole_numbers_in_fields_of_floats_become_floats() -> None:
     """transformers refuses a file that says 2 where it wants 2.0."""
     config = dataclasses.replace(TINY, routed_scaling_factor=2)
     assert isinstance(config.routed_scaling_factor, float)
-    assert '"routed_scaling_factor": 2.0' in json.dumps(config_json(config))
+    assert '"routed_scaling_factor": 2.0' in json.dumps(config.to_json())
 
 
 # --- files of others ---
 
-V3 = config_json(DEEPSEEK_V3)
-V2 = config_json(DEEPSEEK_V2)
+V3 = DEEPSEEK_V3.to_json()
+V2 = DEEPSEEK_V2.to_json()
 YARN = V3["rope_scaling"]
 NO_ROPE = {name: value for name, value in V3.items() if not name.startswith("rope_")}
 
@@ -291,7 +290,7 @@ def test_no_content_leads_to_another_error(changes: dict[str, Any], yarn: dict[s
         return
     assert isinstance(config.norm_topk_prob, bool)
     assert all(type(config.__dict__[name]) is float for name in ("rope_theta", "rms_norm_eps"))
-    assert Config.from_json(json.loads(json.dumps(config_json(config)))) == config
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
 @pytest.mark.parametrize(
@@ -381,5 +380,5 @@ def test_a_gate_that_no_released_model_has_is_written_under_our_own_name(
 ) -> None:
     """Another reader would take it for V2 or V3, whose gates are others."""
     config = dataclasses.replace(TINY, **changes)
-    assert config_json(config)["model_type"] == "dsnotes"
-    assert Config.from_json(config_json(config)) == config
+    assert config.to_json()["model_type"] == "dsnotes"
+    assert Config.from_json(config.to_json()) == config

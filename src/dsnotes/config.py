@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsnotes.checks.fields import check_fields
-from dsnotes.config_file import architecture, check_derived, read_json
+from dsnotes.config_file import architecture, check_derived, read_json, released
 
 ScoringFunc = Literal["softmax", "sigmoid"]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
@@ -60,8 +60,7 @@ class Config:
     The symbols of the V3 report stand beside the fields. `Config(...)` raises ValueError naming
     the field when a value is out of range or contradicts another one.
 
-        >>> from dataclasses import replace
-        >>> replace(TINY, n_routed_experts=32).num_experts_per_tok
+        >>> replace(TINY, n_routed_experts=32).n_group
         4
     """
 
@@ -98,10 +97,8 @@ class Config:
     def __post_init__(self) -> None:
         check_fields(self, may_be_zero=_MAY_BE_ZERO)
         if self.first_k_dense_replace > self.num_hidden_layers:
-            dense, n = self.first_k_dense_replace, self.num_hidden_layers
-            raise ValueError(
-                f"first_k_dense_replace ({dense}) must not exceed num_hidden_layers ({n})"
-            )
+            k, n = self.first_k_dense_replace, self.num_hidden_layers
+            raise ValueError(f"first_k_dense_replace ({k}) must not exceed num_hidden_layers ({n})")
         if self.qk_rope_head_dim % 2:
             raise ValueError(f"qk_rope_head_dim must be even, got {self.qk_rope_head_dim}")
         if self.rope_theta <= 1:
@@ -143,9 +140,8 @@ class Config:
         missing or unknown, or that asks for something the model here does not compute, and the
         `model_type` of another family.
 
-            >>> from dsnotes.config_file import config_json
-            >>> Config.from_json(config_json(DEEPSEEK_V3)).kv_lora_rank
-            512
+            >>> Config.from_json({**TINY.to_json(), "kv_lora_rank": 24}).kv_lora_rank
+            24
         """
         raw = source if isinstance(source, Mapping) else read_json(source)
         values = architecture(raw, {field.name for field in fields(cls)})
@@ -154,6 +150,14 @@ class Config:
         config = cls(**values)
         check_derived(raw, config)
         return config
+
+    def to_json(self) -> dict[str, Any]:
+        """What a `config.json` holds: our fields, and what other readers of it need besides.
+
+        >>> TINY.to_json()["model_type"]
+        'deepseek_v3'
+        """
+        return released(self)
 
 
 _MAY_BE_ZERO = {"first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"}

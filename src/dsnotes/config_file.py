@@ -104,7 +104,7 @@ def architecture(raw: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
     `rope_scaling` is a dictionary of the fields of `RopeScaling`, or None. ValueError names a field
     that is missing, unknown or of another family, or a value that the model here does not compute.
 
-        >>> architecture(config_json(DEEPSEEK_V3), set(asdict(DEEPSEEK_V3)))["kv_lora_rank"]
+        >>> architecture(DEEPSEEK_V3.to_json(), set(vars(DEEPSEEK_V3)))["kv_lora_rank"]
         512
     """
     family = _family(raw)
@@ -135,12 +135,8 @@ def check_derived(raw: Mapping[str, Any], config: "Config") -> None:
             _check_allowed(name, raw[name], (follows(config),), "")
 
 
-def config_json(config: "Config") -> dict[str, Any]:
-    """The content of config.json: our fields, and the fields that other readers of the file need.
-
-    >>> config_json(TINY)["model_type"]
-    'deepseek_v3'
-    """
+def released(config: "Config") -> dict[str, Any]:
+    """The released configuration that stands for `config`, which `architecture` reads."""
     fields = asdict(config)
     model_type = next(
         name

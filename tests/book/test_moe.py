@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dsnotes.config import DEEPSEEK_V3
 from dsnotes.model import moe
-from dsnotes.model.counts import breakdown, moe_layer
+from dsnotes.model.counts import breakdown, moe_parameters
 from dsnotes.model.moe import Gate
 
 BOOK = Path(__file__).parents[2] / "book"
@@ -28,7 +28,7 @@ def test_the_arithmetic_of_the_opening() -> None:
     wide, inner = DEEPSEEK_V3.hidden_size, DEEPSEEK_V3.moe_intermediate_size
     by_hand = 2 * (257 * 3 * wide * inner + 256 * wide)
     assert by_hand == 2 * (
-        moe_layer(DEEPSEEK_V3).total - 256
+        moe_parameters(DEEPSEEK_V3).total - 256
     )  # the bias of the choice adds nothing
     shown = rf"2\,(257\times3\times{wide}\times{inner}+256\times{wide})"
     assert rf"{shown}\approx{by_hand / 1e9:.2f}\times10^9" in opening

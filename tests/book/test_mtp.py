@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dsnotes.config import DEEPSEEK_V3
-from dsnotes.model.counts import breakdown, swiglu
+from dsnotes.model.counts import breakdown, mlp_parameters
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGE = (BOOK / "model" / "mtp.md").read_text("utf8")
@@ -27,7 +27,7 @@ def test_what_a_second_token_reads_in_a_mixture_of_experts() -> None:
     met = (chosen.sort(dim=1).values.diff(dim=1) > 0).sum(dim=1).double().mean().item() + 1
     assert met == pytest.approx(15.75, abs=0.02)
     assert "=15.75" in PAGE
-    expert = swiglu(DEEPSEEK_V3.hidden_size, DEEPSEEK_V3.moe_intermediate_size)
+    expert = mlp_parameters(DEEPSEEK_V3.hidden_size, DEEPSEEK_V3.moe_intermediate_size)
     assert f"{expert / 1e6:.2f}M" in PAGE
     layers = DEEPSEEK_V3.num_hidden_layers - DEEPSEEK_V3.first_k_dense_replace
     assert rf"$7.75\times{layers}\times44.04\text{{M}}\approx$" in PAGE

@@ -26,6 +26,7 @@ from dsnotes.model import moe
 from dsnotes.model.balance import BiasBalancer
 from dsnotes.model.cache import LatentCache
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mla import Pass
 from dsnotes.model.mtp import add_modules, predict
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 from dsnotes.rl import keypoints, presets, shellgame
@@ -138,7 +139,14 @@ def state() -> TrainState:
 
 def cache(held: int = 0) -> LatentCache:
     made = model().new_cache(batch_size=2, capacity=16)
-    made.advance(held)
+    made.open(held)
+    made.advance()
+    return made
+
+
+def opened(num_tokens: int) -> LatentCache:
+    made = cache()
+    made.open(num_tokens)
     return made
 
 
@@ -167,6 +175,10 @@ E = TINY.n_routed_experts
 
 def attention() -> dict[str, Any]:
     return {"x": floats(2, 3, HIDDEN), "rotation": rotation(3)}
+
+
+def passing() -> dict[str, Any]:
+    return {"x": floats(2, 3, HIDDEN), "shared": Pass(rotation(3), cache=opened(3))}
 
 
 def attending() -> dict[str, Any]:
@@ -219,14 +231,12 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "num_layers": 1,
         "dtype": torch.float32,
     },
-    "model.cache.LatentCache.positions": lambda: {"self": cache(), "num_tokens": 2},
+    "model.cache.LatentCache.open": lambda: {"self": cache(1), "num_tokens": 2},
     "model.cache.LatentCache.append": lambda: {
-        "self": cache(),
-        "layer": 0,
+        "self": opened(3),
+        "layer_idx": 0,
         "latents": floats(2, 3, C_R),
     },
-    "model.cache.LatentCache.mask": lambda: {"self": cache(1), "num_tokens": 2},
-    "model.cache.LatentCache.advance": lambda: {"self": cache(), "num_tokens": 2},
     "model.cache.LatentCache.truncate": lambda: {"self": cache(3), "lengths": torch.tensor([1, 2])},
     "model.cache.cache_elements_per_token": lambda: {"config": TINY},
     "model.cache.head_cache_elements_per_token": lambda: {
@@ -391,29 +401,20 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "description": "",
         "progress": False,
     },
-    "model.mla.MLA.__init__": lambda: {"config": TINY},
-    "model.mla.MLA.forward": lambda: (
-        attention()
-        | {
-            "self": model().model.layers[0].self_attn,
-            "cache": cache(),
-            "layer": 0,
-            "absorb": True,
-        }
-    ),
+    "model.mla.MLA.__init__": lambda: {"config": TINY, "layer_idx": 0},
+    "model.mla.MLA.forward": lambda: passing() | {"self": model().model.layers[0].self_attn},
     "model.mla.MLA.latent": lambda: attention() | {"self": model().model.layers[0].self_attn},
     "model.mla.MLA.query": lambda: attention() | {"self": model().model.layers[0].self_attn},
-    "model.mla.MLA.attend": lambda: (
-        attending() | {"self": model().model.layers[0].self_attn, "is_causal": False}
-    ),
+    "model.mla.MLA.attend": lambda: attending() | {"self": model().model.layers[0].self_attn},
     "model.mla.MLA.attend_absorbed": lambda: (
         attending() | {"self": model().model.layers[0].self_attn}
     ),
-    "model.deepseek.DecoderLayer.__init__": lambda: {"config": TINY, "dense": True},
-    "model.deepseek.DecoderLayer.forward": lambda: (
-        attention()
-        | {"self": model().model.layers[0], "cache": cache(), "layer": 0, "absorb": True}
-    ),
+    "model.deepseek.DecoderLayer.__init__": lambda: {
+        "config": TINY,
+        "layer_idx": 0,
+        "dense": True,
+    },
+    "model.deepseek.DecoderLayer.forward": lambda: passing() | {"self": model().model.layers[0]},
     "model.deepseek.Backbone.__init__": lambda: {"config": TINY},
     "model.deepseek.Backbone.forward": lambda: {
         "self": model().model,
@@ -428,7 +429,11 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "cache": cache(),
         "absorb": True,
     },
-    "model.deepseek.DeepSeek.head": lambda: {"self": model(), "hidden": floats(2, 3, HIDDEN)},
+    "model.deepseek.DeepSeek.hidden": lambda: {
+        "self": model(),
+        "tokens": ints(2, 3),
+        "cache": cache(),
+    },
     "model.deepseek.DeepSeek.new_cache": lambda: {"self": model(), "batch_size": 2, "capacity": 3},
     "model.deepseek.DeepSeek.generate": lambda: {
         "self": model(),
@@ -455,6 +460,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "model.mtp.SharedHead.__init__": lambda: {"config": TINY, "lm_head": model().lm_head},
     "model.mtp.MTPModule.__init__": lambda: {
         "config": TINY,
+        "layer_idx": 0,
         "embed_tokens": model().model.embed_tokens,
         "lm_head": model().lm_head,
     },
@@ -829,7 +835,8 @@ def test_a_broken_argument_is_named(name: str, argument: str) -> None:
         except TypeCheckError:  # of the annotations that tests switch on, and readers do not
             wrong.append(f"{words}: no error of the function itself")
         except (ValueError, TypeError) as error:
-            if not re.search(rf"(?<![a-z_]){argument}(?![a-z_])", str(error)):
+            names = "|".join([argument, *getattr(valid[argument], "_fields", ())])
+            if not re.search(rf"(?<![a-z_])({names})(?![a-z_])", str(error)):
                 wrong.append(f"{words}: the error does not name it: {error}")
         except Exception as error:
             wrong.append(f"{words}: {type(error).__name__}: {error}")

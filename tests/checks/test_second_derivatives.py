@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dsnotes.config import TINY
 from dsnotes.model.balance import expert_balance_loss, sequence_balance_loss
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.model.mla import MLA
+from dsnotes.model.mla import MLA, Pass
 from dsnotes.model.moe import MoE
 from dsnotes.model.mtp import add_modules, mtp_loss, predict
 from dsnotes.model.rope import rope_frequencies, rope_rotation
@@ -73,9 +73,9 @@ def test_mla() -> None:
     rotation = rope_rotation(torch.arange(4), rope_frequencies(SMALL), dtype=torch.float64)
     x, v = torch.randn(2, 1, 4, 64).double()
     with pytest.raises(RuntimeError, match=r"attention.* is not implemented"):
-        hessian_vector(lambda x: mla(x, rotation).pow(2).sum(), x, v)
+        hessian_vector(lambda x: mla(x, Pass(rotation)).pow(2).sum(), x, v)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        found, right = hessian_vector(lambda x: mla(x, rotation).pow(2).sum(), x, v)
+        found, right = hessian_vector(lambda x: mla(x, Pass(rotation)).pow(2).sum(), x, v)
     torch.testing.assert_close(found, right, rtol=1e-5, atol=1e-5 * right.abs().max().item())
 
 
@@ -85,7 +85,7 @@ def test_model_with_prediction_modules() -> None:
     weight = model.model.layers[0].input_layernorm.weight
 
     def loss() -> Tensor:
-        hidden = model.model(tokens)
+        hidden = model.hidden(tokens)
         return mtp_loss(predict(model, hidden, tokens), tokens, weight=1.0)
 
     v = torch.randn_like(weight)

@@ -52,8 +52,8 @@ def test_mla_2() -> None:
 
 def multiplications(layer: MLA, *, new: int, past: int, absorb: bool) -> int:
     """Of the attention of `new` tokens over `past` cached ones, as the operations are run."""
-    query = torch.empty(1, new, layer.heads, layer.n + layer.r, device="meta")
-    latents = torch.empty(1, past, layer.c + layer.r, device="meta")
+    query = torch.empty(1, new, layer.num_heads, layer.qk_head_dim, device="meta")
+    latents = torch.empty(1, past, layer.kv_lora_rank + layer.qk_rope_head_dim, device="meta")
     mask = torch.ones(1, new, past, dtype=torch.bool, device="meta")
     attend = layer.attend_absorbed if absorb else layer.attend
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -73,8 +73,8 @@ def test_mla_3() -> None:
     def cost(new: int, absorb: bool) -> int:
         count = multiplications(layer, new=new, past=past, absorb=absorb)
         if absorb:
-            return count - new * past * layer.heads * layer.r
-        return count - new * past * layer.heads * (layer.n + layer.r - layer.v)
+            return count - new * past * layer.num_heads * layer.qk_rope_head_dim
+        return count - new * past * layer.num_heads * (layer.qk_head_dim - layer.v_head_dim)
 
     for new in (1, 2, 170):
         assert cost(new, absorb=True) < cost(new, absorb=False)
@@ -88,16 +88,18 @@ def test_mla_3() -> None:
 def test_mla_4() -> None:
     """The fused map is made and counted, and gives the same absorbed query."""
     layer = MLA(TINY).requires_grad_(False)
-    up_query = layer.q_b_proj.weight.unflatten(0, (layer.heads, -1))[:, : layer.n]
-    up_key = layer.kv_b_proj.weight.unflatten(0, (layer.heads, -1))[:, : layer.n]
+    up_query = layer.q_b_proj.weight.unflatten(0, (layer.num_heads, -1))[
+        :, : layer.qk_nope_head_dim
+    ]
+    up_key = layer.kv_b_proj.weight.unflatten(0, (layer.num_heads, -1))[:, : layer.qk_nope_head_dim]
     fused = torch.einsum("hnc,hnq->hcq", up_key, up_query)
     latent = torch.randn(TINY.q_lora_rank or 0)
     apart = torch.einsum("hnc,hn->hc", up_key, up_query @ latent)
     torch.testing.assert_close(fused @ latent, apart, rtol=1e-5, atol=1e-8)
 
     v3 = on_meta(DEEPSEEK_V3)
-    up_query = v3.q_b_proj.weight.unflatten(0, (v3.heads, -1))[:, : v3.n]
-    up_key = v3.kv_b_proj.weight.unflatten(0, (v3.heads, -1))[:, : v3.n]
+    up_query = v3.q_b_proj.weight.unflatten(0, (v3.num_heads, -1))[:, : v3.qk_nope_head_dim]
+    up_key = v3.kv_b_proj.weight.unflatten(0, (v3.num_heads, -1))[:, : v3.qk_nope_head_dim]
     fused = torch.einsum("hnc,hnq->hcq", up_key, up_query)
     assert fused.shape == (128, 512, 1536)
     assert round(fused.numel() / 1e6, 1) == 100.7
@@ -137,7 +139,7 @@ def test_mla_6() -> None:
             torch.nn.init.normal_(parameter, mean=float("layernorm" in name), std=0.3)
         x = torch.randn(1, 24, TINY.hidden_size, dtype=torch.float64)
         kept, query = layer.latent(x, turned), layer.query(x, turned)[:, -1:]
-        latent, key = kept.split([layer.c, layer.r], dim=-1)
+        latent, key = kept.split([layer.kv_lora_rank, layer.qk_rope_head_dim], dim=-1)
         exact = layer.attend(query, kept)  # decompressed: the other way round than the notebook
         for part, bits in errors:
             rough = (

@@ -24,11 +24,11 @@ def test_mtp_1() -> None:
 
     def seen(position: int) -> int:
         """The last token that depth 2 has read at this position, both counted from 1."""
-        before = predict(model, model.model(tokens), tokens)[1][0, position - 1]
+        before = predict(model, model.hidden(tokens), tokens)[1][0, position - 1]
         for last in range(9, 0, -1):
             changed = tokens.clone()
             changed[0, last - 1] = (changed[0, last - 1] + 1) % config.vocab_size
-            after = predict(model, model.model(changed), changed)[1][0, position - 1]
+            after = predict(model, model.hidden(changed), changed)[1][0, position - 1]
             if (before - after).abs().max() > 1e-9:
                 return last
         raise AssertionError(position)

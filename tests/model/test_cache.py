@@ -18,8 +18,9 @@ WIDTH = TINY.kv_lora_rank + TINY.qk_rope_head_dim
 def filled(lengths: list[int], *, capacity: int = 8) -> LatentCache:
     """A one-layer cache whose sequences hold the given numbers of tokens."""
     cache = LatentCache(TINY, batch_size=len(lengths), capacity=capacity, num_layers=1)
+    cache.open(max(lengths))
     cache.append(0, torch.randn(len(lengths), max(lengths), WIDTH))
-    cache.advance(max(lengths))
+    cache.advance()
     cache.truncate(torch.tensor(lengths))
     return cache
 
@@ -28,6 +29,8 @@ def test_tokens_go_after_the_valid_ones_of_their_own_sequence() -> None:
     cache = filled([2, 5])
     before = cache.latents.clone()
     new = torch.randn(2, 2, WIDTH)
+    positions, _ = cache.open(2)
+    assert positions.tolist() == [[2, 3], [5, 6]]
     read = cache.append(0, new)
     assert read.shape == (2, 7, WIDTH)
     assert torch.equal(read[0, 2:4], new[0])
@@ -35,12 +38,13 @@ def test_tokens_go_after_the_valid_ones_of_their_own_sequence() -> None:
     assert torch.equal(read[0, :2], before[0, 0, :2])
     assert torch.equal(read[1, :5], before[0, 1, :5])
     assert cache.lengths.tolist() == [2, 5]  # not held before every layer has written
-    cache.advance(2)
+    cache.advance()
     assert cache.lengths.tolist() == [4, 7]
 
 
 def test_reading_copies_nothing() -> None:
     cache = filled([5])
+    cache.open(1)
     assert cache.append(0, torch.randn(1, 1, WIDTH)).data_ptr() == cache.latents.data_ptr()
 
 
@@ -50,20 +54,43 @@ def test_mask_is_causal_and_hides_padding() -> None:
         [[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]],  # own positions 1 and 2
         [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]],  # own positions 3 and 4
     ]
-    assert torch.equal(cache.mask(2), torch.tensor(expected, dtype=torch.bool))
-    assert filled([3, 3]).mask(1) is None
-    assert filled([1, 3]).mask(1) is not None
+    assert torch.equal(cache.open(2)[1], torch.tensor(expected, dtype=torch.bool))
+    assert filled([3, 3]).open(1)[1] is None
+    assert filled([1, 3]).open(1)[1] is not None
+
+
+def test_without_mask_where_the_causal_one_says_all() -> None:
+    cache = LatentCache(TINY, batch_size=2, capacity=8)
+    positions, mask = cache.open(3)
+    assert (positions.tolist(), mask) == ([[0, 1, 2], [0, 1, 2]], None)
+
+
+def test_a_pass_that_broke_off_leaves_no_trace() -> None:
+    """Its places are given again."""
+    cache = filled([2, 5])
+    cache.open(3)
+    cache.append(0, torch.randn(2, 3, WIDTH))
+    assert cache.open(1)[0].tolist() == [[2], [5]]
+    cache.append(0, torch.randn(2, 1, WIDTH))
+    cache.advance()
+    assert cache.lengths.tolist() == [3, 6]
+
+
+def test_no_tokens_without_an_open_pass() -> None:
+    cache, latents = filled([2, 5]), torch.zeros(2, 1, WIDTH)
+    for call in (cache.advance, lambda: cache.append(0, latents)):
+        with pytest.raises(ValueError, match=r"no pass open: call open\(num_tokens\) first"):
+            call()
+    cache.open(1)
+    cache.truncate(torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="no pass open"):  # its places were elsewhere
+        cache.append(0, latents)
 
 
 def test_overflow_is_refused_and_nothing_grows() -> None:
     cache = filled([2, 7])
-    for call in (
-        cache.positions,
-        cache.advance,
-        lambda n: cache.append(0, torch.zeros(2, n, WIDTH)),
-    ):
-        with pytest.raises(ValueError, match="capacity 8, 7 tokens held, 2 more do not fit"):
-            call(2)
+    with pytest.raises(ValueError, match="capacity 8, 7 tokens held, 2 more do not fit"):
+        cache.open(2)
     assert cache.latents.shape[2] == 8
     assert cache.lengths.tolist() == [2, 7]
 
@@ -84,13 +111,13 @@ def test_sizes_below_one_are_refused(name: str) -> None:
 def test_counts_and_lengths_that_would_corrupt_are_refused() -> None:
     """1.5 tokens, or one length for both sequences, once changed `lengths` without a word."""
     cache = filled([2, 5])
+    cache.open(1)
     for call, message in (
-        (lambda: cache.advance(1.5), r"num_tokens must be a whole number, got 1\.5"),
-        (lambda: cache.advance(-1), "num_tokens must be at least 0, got -1"),
-        (lambda: cache.positions(-1), "num_tokens must be at least 0, got -1"),
+        (lambda: cache.open(1.5), r"num_tokens must be a whole number, got 1\.5"),
+        (lambda: cache.open(-1), "num_tokens must be at least 0, got -1"),
         (lambda: cache.truncate(torch.tensor(1)), r"lengths must be .* got torch.int64 of shape"),
         (lambda: cache.truncate(torch.tensor([1])), r"lengths must be \(batch\) = \(2\), got"),
-        (lambda: cache.append(7, torch.zeros(2, 1, WIDTH)), r"layer must lie in 0 \.\. 0, got 7"),
+        (lambda: cache.append(7, torch.zeros(2, 1, WIDTH)), r"layer_idx must lie in 0 .* got 7"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             call()
@@ -99,15 +126,21 @@ def test_counts_and_lengths_that_would_corrupt_are_refused() -> None:
 
 def test_under_autocast_the_cache_keeps_its_type() -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        filled([2]).append(0, torch.zeros(1, 1, WIDTH, dtype=torch.bfloat16))
+        cache = filled([2])
+        cache.open(1)
+        read = cache.append(0, torch.zeros(1, 1, WIDTH, dtype=torch.bfloat16))
+    assert read.dtype == torch.float32
 
 
 def test_foreign_latents_are_refused() -> None:
     cache = filled([2, 5])
+    cache.open(1)
     with pytest.raises(TypeError, match=r"dtype torch.float32, got torch.float64"):
         cache.append(0, torch.zeros(2, 1, WIDTH, dtype=torch.float64))
-    with pytest.raises(ValueError, match=r"= \(2, seq, 40\) like the cache"):
+    with pytest.raises(ValueError, match=r"= \(2, 1, 40\) as opened, got \(1, 1, 40\)"):
         cache.append(0, torch.zeros(1, 1, WIDTH))
+    with pytest.raises(ValueError, match=r"= \(2, 1, 40\) as opened, got \(2, 3, 40\)"):
+        cache.append(0, torch.zeros(2, 3, WIDTH))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])

@@ -9,11 +9,11 @@ from dsnotes.model import counts
 
 
 def test_one_layer_of_v3_by_part() -> None:
-    assert counts.attention(DEEPSEEK_V3) == 187_107_328
-    assert counts.swiglu(7168, 18432) == 396_361_728
-    assert counts.swiglu(7168, 2048) == 44_040_192
-    assert counts.router(DEEPSEEK_V3) == 1_835_008 + 256
-    moe = counts.moe_layer(DEEPSEEK_V3)
+    assert counts.attention_parameters(DEEPSEEK_V3) == 187_107_328
+    assert counts.mlp_parameters(7168, 18432) == 396_361_728
+    assert counts.mlp_parameters(7168, 2048) == 44_040_192
+    assert counts.router_parameters(DEEPSEEK_V3) == 1_835_008 + 256
+    moe = counts.moe_parameters(DEEPSEEK_V3)
     assert (moe.total, moe.activated) == (11_320_164_608, 398_196_992)
 
 
@@ -39,8 +39,8 @@ def test_parts_of_v3() -> None:
 
 
 def test_released_files_hold_the_mtp_module_with_duplicates() -> None:
-    assert counts.mtp_module(DEEPSEEK_V3) == 11_610_068_224
-    assert counts.released_stored(DEEPSEEK_V3) == 684_489_845_504
+    assert counts.mtp_module_parameters(DEEPSEEK_V3) == 11_610_068_224
+    assert counts.released_parameters(DEEPSEEK_V3) == 684_489_845_504
 
 
 def test_a_model_without_experts_in_use_activates_everything() -> None:

@@ -121,12 +121,19 @@ def test_logits_do_not_see_the_future(model: DeepSeek) -> None:
 
 
 def test_hidden_state_and_head_make_the_logits(model: DeepSeek) -> None:
-    """The seam for what follows the last block: `model.model` ends there, `model.head` goes on."""
+    """The seam for all that reads the last state: `model.hidden` ends there, after the norm."""
     tokens = torch.randint(SMALL.vocab_size, (2, 5))
-    hidden = model.model(tokens)
+    hidden = model.hidden(tokens)
     assert hidden.shape == (2, 5, SMALL.hidden_size)
-    assert torch.equal(model.head(hidden), model(tokens))
-    assert torch.equal(model.lm_head(model.model.norm(hidden)), model(tokens))
+    assert torch.equal(model.lm_head(hidden), model(tokens))
+    unit = hidden / model.model.norm.weight
+    torch.testing.assert_close(unit.square().mean(-1), torch.ones(2, 5).double(), rtol=0, atol=1e-5)
+
+
+def test_device_and_type_are_those_of_the_weights() -> None:
+    with torch.device("meta"):
+        model = DeepSeek(SMALL).bfloat16()
+    assert (model.device, model.dtype) == (torch.device("meta"), torch.bfloat16)
 
 
 @settings(deadline=None, max_examples=15)

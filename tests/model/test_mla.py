@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from dsnotes.config import DEEPSEEK_V3, TINY, Config, RopeScaling
 from dsnotes.model.cache import LatentCache, cache_elements_per_token, head_cache_elements_per_token
-from dsnotes.model.mla import MLA
+from dsnotes.model.mla import MLA, Pass
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 
 YARN = replace(TINY, rope_scaling=RopeScaling(factor=4.0, original_max_position_embeddings=64))
@@ -45,19 +45,25 @@ def rotation(config: Config, positions: Tensor) -> Tensor:
     return rope_rotation(positions, rope_frequencies(config), dtype=torch.float64)
 
 
-def whole(mla: MLA, config: Config, x: Tensor) -> Tensor:
+def whole(mla: MLA, config: Config, x: Tensor, *, absorb: bool | None = None) -> Tensor:
     """The training form: the sequence at once, no cache."""
-    return mla(x, rotation(config, torch.arange(x.shape[1])))
+    return mla(x, Pass(rotation(config, torch.arange(x.shape[1])), absorb=absorb))
+
+
+def run(
+    mla: MLA, config: Config, x: Tensor, cache: LatentCache, *, absorb: bool | None = None
+) -> Tensor:
+    """The next tokens over a cache, which then holds them."""
+    positions, mask = cache.open(x.shape[1])
+    output = mla(x, Pass(rotation(config, positions), mask, cache, absorb))
+    cache.advance()
+    return output
 
 
 def stepwise(mla: MLA, config: Config, x: Tensor, *, pieces: list[int], absorb: bool) -> Tensor:
     """The same sequence in pieces over a latent cache."""
     cache = LatentCache(config, batch_size=len(x), capacity=x.shape[1], num_layers=1, dtype=x.dtype)
-    outputs = []
-    for piece in x.split(pieces, dim=1):
-        turn = rotation(config, cache.positions(piece.shape[1]))
-        outputs.append(mla(piece, turn, cache=cache, absorb=absorb))
-        cache.advance(piece.shape[1])
+    outputs = [run(mla, config, piece, cache, absorb=absorb) for piece in x.split(pieces, dim=1)]
     return torch.cat(outputs, dim=1)
 
 
@@ -153,21 +159,42 @@ def test_three_ways_give_one_output(config: Config, absorb: bool, pieces: list[i
     torch.testing.assert_close(got, whole(mla, config, x), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+def test_absorb_means_the_same_without_a_cache(config: Config) -> None:
+    """Once the argument had no effect there: the training form can be absorbed as well."""
+    mla = attention(config)
+    x = torch.randn(2, SEQ, config.hidden_size, dtype=torch.float64)
+    with _LargestResult() as seen:
+        absorbed = whole(mla, config, x, absorb=True)
+    torch.testing.assert_close(absorbed, whole(mla, config, x), rtol=0, atol=1e-10)
+    with _LargestResult() as default:
+        whole(mla, config, x)
+    assert seen.elements != default.elements
+
+
+def test_many_tokens_over_a_past_need_a_mask() -> None:
+    """Without one the causal mask would be laid from the first place on, not from the last."""
+    mla, turn = attention(TINY), rotation(TINY, torch.arange(3))
+    x = torch.randn(1, 3, TINY.hidden_size, dtype=torch.float64)
+    query, latents = mla.query(x, turn), mla.latent(x, turn)
+    for attend in (mla.attend, mla.attend_absorbed):
+        with pytest.raises(ValueError, match="mask must say where 2 tokens look among 3, got None"):
+            attend(query[:, 1:], latents)
+
+
 @pytest.mark.parametrize("absorb", [True, False], ids=["absorbed", "decompressed"])
 def test_sequences_of_unequal_length_and_rollback(absorb: bool) -> None:
     """Padding in the cache and tokens taken back leave no trace in what follows."""
     mla = attention(TINY)
     x = torch.randn(2, SEQ, TINY.hidden_size, dtype=torch.float64)
     cache = LatentCache(TINY, batch_size=2, capacity=SEQ, num_layers=1, dtype=x.dtype)
-    mla(x[:, :9], rotation(TINY, cache.positions(9)), cache=cache)
-    cache.advance(9)
+    run(mla, TINY, x[:, :9], cache)
     cache.truncate(torch.tensor([4, 9]))
     rejected = torch.randn(2, 2, TINY.hidden_size, dtype=torch.float64)
-    mla(rejected, rotation(TINY, cache.positions(2)), cache=cache, absorb=absorb)
-    cache.advance(2)
+    run(mla, TINY, rejected, cache, absorb=absorb)
     cache.truncate(torch.tensor([4, 9]))
     step = torch.stack([x[0, 4:7], x[1, 9:12]])
-    got = mla(step, rotation(TINY, cache.positions(3)), cache=cache, absorb=absorb)
+    got = run(mla, TINY, step, cache, absorb=absorb)
     expected = whole(mla, TINY, x)
     torch.testing.assert_close(got[0], expected[0, 4:7], rtol=0, atol=1e-10)
     torch.testing.assert_close(got[1], expected[1, 9:12], rtol=0, atol=1e-10)
@@ -219,7 +246,7 @@ def test_trap_3_the_cache_holds_the_latent_after_the_norm() -> None:
     held = []
     for scale in (1, 10):
         cache = LatentCache(TINY, batch_size=1, capacity=SEQ, num_layers=1, dtype=x.dtype)
-        mla(scale * x, rotation(TINY, torch.arange(SEQ)), cache=cache)
+        run(mla, TINY, scale * x, cache)
         held.append(cache.latents)
     torch.testing.assert_close(held[1][..., :c], held[0][..., :c], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(held[1][..., c:], 10 * held[0][..., c:])
@@ -238,8 +265,7 @@ def test_trap_5_the_cache_is_the_latent_and_nothing_else() -> None:
     state = set(vars(mla)) | {name for name, _ in mla.named_buffers()}
     x = torch.randn(2, SEQ - 1, TINY.hidden_size, dtype=torch.float64)
     for piece in (x, x[:, :1]):
-        mla(piece, rotation(TINY, cache.positions(piece.shape[1])), cache=cache)
-        cache.advance(piece.shape[1])
+        run(mla, config, piece, cache)
     assert set(vars(mla)) | {name for name, _ in mla.named_buffers()} == state
     tensors = {name: t for name, t in vars(cache).items() if isinstance(t, Tensor)}
     assert tensors.keys() == {"latents", "lengths"}
@@ -279,20 +305,19 @@ def test_trap_8_absorption_reads_the_cache_as_latents() -> None:
     mla, past = attention(TINY), 500
     x = torch.randn(1, past + 1, TINY.hidden_size, dtype=torch.float64)
     cache = LatentCache(TINY, batch_size=1, capacity=past + 1, num_layers=1, dtype=x.dtype)
-    mla(x[:, :past], rotation(TINY, torch.arange(past)), cache=cache)
-    cache.advance(past)
-    largest, outputs = {}, {}
+    run(mla, TINY, x[:, :past], cache)
+    positions, mask = cache.open(1)
+    turn, largest, outputs = rotation(TINY, positions), {}, {}
     for absorb in (True, False):
-        turn = rotation(TINY, cache.positions(1))
         with _LargestResult() as seen:
-            outputs[absorb] = mla(x[:, past:], turn, cache=cache, absorb=absorb)
+            outputs[absorb] = mla(x[:, past:], Pass(turn, mask, cache, absorb))
         largest[absorb] = seen.elements
     values = past * TINY.num_attention_heads * TINY.v_head_dim
     assert largest[True] < values / 4  # at most the scores, one number per head and position
     assert largest[False] > values
     torch.testing.assert_close(outputs[True], outputs[False], rtol=0, atol=1e-10)
     mla.kv_b_proj.weight.view(TINY.num_attention_heads, -1, TINY.kv_lora_rank)[:, -1] *= 2
-    changed = mla(x[:, past:], rotation(TINY, cache.positions(1)), cache=cache)
+    changed = mla(x[:, past:], Pass(turn, mask, cache))
     assert (changed - outputs[True]).abs().max() > 1e-3  # the last row of every W^UV matters
 
 

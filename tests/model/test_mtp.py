@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dsnotes.config import TINY, Config
-from dsnotes.model.counts import breakdown, mtp_module, released_stored
+from dsnotes.model.counts import breakdown, mtp_module_parameters, released_parameters
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mla import Pass
 from dsnotes.model.mtp import MTPModule, add_modules, modules, mtp_loss, predict
 from dsnotes.model.rope import rope_rotation
 from dsnotes.training.texts import counting, counting_entropy
@@ -54,9 +55,9 @@ def test_equations_position_by_position(depth: int) -> None:
     """(21)-(23) with vectors, indices counted from 1 as in the paper; (22) over the prefix."""
     model = build(depth)
     t = torch.randint(16, (9,))
-    found = predict(model, model.model(t[None]), t[None])
+    found = predict(model, model.hidden(t[None]), t[None])
     emb, head = model.model.embed_tokens.weight, model.lm_head.weight
-    h = {i: norm(x, model.model.norm.weight) for i, x in enumerate(model.model(t[None])[0], 1)}
+    h = dict(enumerate(model.hidden(t[None])[0], 1))
     for k, module in enumerate(modules(model), start=1):
         combined = {}
         for i in range(1, 9 - k + 1):
@@ -69,7 +70,7 @@ def test_equations_position_by_position(depth: int) -> None:
             rotation = rope_rotation(
                 torch.arange(i) + k, model.model.frequencies, dtype=torch.float64
             )
-            h[i] = norm(module(prefix, rotation)[0, -1], module.shared_head.norm.weight)
+            h[i] = norm(module(prefix, Pass(rotation))[0, -1], module.shared_head.norm.weight)
             expected.append(head @ h[i])
         assert found[k - 1].shape == (1, 9 - k, 16)
         assert torch.allclose(found[k - 1][0], torch.stack(expected), atol=1e-10)
@@ -94,10 +95,10 @@ def test_loss_word_by_word(depth: int) -> None:
 def test_a_module_sees_up_to_the_token_it_is_fed_and_no_further() -> None:
     """Row i of depth k depends on tokens[i + k] and on none behind it."""
     model, tokens = build(2), torch.randint(16, (1, 9))
-    before = predict(model, model.model(tokens), tokens)
+    before = predict(model, model.hidden(tokens), tokens)
     changed = tokens.clone()
     changed[0, 6] = (tokens[0, 6] + 1) % 16
-    after = predict(model, model.model(changed), changed)
+    after = predict(model, model.hidden(changed), changed)
     for k in (1, 2):
         same = (before[k - 1] - after[k - 1]).abs().amax(dim=(0, 2)) < 1e-12
         assert same.tolist() == [i + k < 6 for i in range(9 - k)]
@@ -130,7 +131,7 @@ def test_trap_1_a_trained_module_counts_on_by_one() -> None:
 
     for loss, step in ((lambda p, t: mtp_loss(p, t, weight=1.0), 1), (twice, 2)):
         model = train(loss, jump=0.0, steps=40)
-        said = predict(model, model.model(held), held)[0].argmax(-1)
+        said = predict(model, model.hidden(held), held)[0].argmax(-1)
         assert torch.equal(said, (held[:, 1:] + step) % 16)
 
 
@@ -146,11 +147,11 @@ def test_trap_2_embedding_never_fed() -> None:
     held = counting(sequences=200, seq_len=24, vocab_size=16, jump=0.3, seed=99)
 
     def fed(model: DeepSeek, tokens: Tensor) -> list[Tensor]:
-        return predict(model, model.model(tokens), tokens)
+        return predict(model, model.hidden(tokens), tokens)
 
     def parallel(model: DeepSeek, tokens: Tensor) -> list[Tensor]:
         nothing = torch.cat([tokens[:, :1], torch.zeros_like(tokens[:, 1:])], dim=1)
-        return predict(model, model.model(tokens), nothing)
+        return predict(model, model.hidden(tokens), nothing)
 
     found = {}
     for predictions in (fed, parallel):
@@ -205,15 +206,17 @@ def test_trap_6_embedding_first() -> None:
 
 def test_trap_6_hidden_state_after_the_final_norm() -> None:
     """A channel that the final norm silences reaches no module. Before the norm it would."""
-    model, tokens = build(), torch.randint(16, (1, 6))
+    model, tokens, into_norm = build(), torch.randint(16, (1, 6)), []
+    model.model.norm.register_forward_pre_hook(lambda _, inputs: into_norm.append(inputs[0]))
     with torch.no_grad():
         model.model.norm.weight[3] = 0
-        hidden = model.model(tokens)
-        other = hidden.clone()
+        hidden, state = model.hidden(tokens), into_norm[0]
+        other = state.clone()
         other[..., 3] *= -1  # same length, so the norm divides by the same
-        before, after = predict(model, hidden, tokens)[0], predict(model, other, tokens)[0]
+        before = predict(model, hidden, tokens)[0]
+        after = predict(model, model.model.norm(other), tokens)[0]
         (module,) = modules(model)
-        unnormed = [module.combine(x, tokens) for x in (hidden, other)]
+        unnormed = [module.combine(x, tokens) for x in (state, other)]
     assert torch.equal(before, after)
     assert (unnormed[0] - unnormed[1]).abs().max() > 0.01
 
@@ -271,7 +274,7 @@ def test_embedding_and_head_are_shared_with_one_gradient() -> None:
         return F.cross_entropy(model(tokens)[:, :-1].mT, tokens[:, 1:])
 
     def ahead() -> Tensor:
-        return mtp_loss(predict(model, model.model(tokens), tokens), tokens, weight=0.3)
+        return mtp_loss(predict(model, model.hidden(tokens), tokens), tokens, weight=0.3)
 
     parts = zip(gradients(main), gradients(ahead), strict=True)
     for both, (a, b) in zip(gradients(lambda: main() + ahead()), parts, strict=True):
@@ -287,9 +290,9 @@ def test_names_and_sizes(depth: int) -> None:
     main = sum(part.total for part in breakdown(config))
     biases = depth * config.n_routed_experts  # buffers, which params counts
     trained = sum(p.numel() for p in model.parameters())
-    assert trained == main + depth * mtp_module(config) - biases
+    assert trained == main + depth * mtp_module_parameters(config) - biases
     state = model.state_dict()
-    assert sum(t.numel() for t in state.values()) == released_stored(config)
+    assert sum(t.numel() for t in state.values()) == released_parameters(config)
     for k in range(depth):
         own = {n.removeprefix(f"model.layers.{2 + k}.") for n in state if f"layers.{2 + k}." in n}
         assert {n for n in own if not n.startswith(("self_attn.", "mlp.experts."))} == {
@@ -332,9 +335,9 @@ def test_bfloat16() -> None:
     config = replace(SMALL, n_routed_experts=2, n_group=1, topk_group=1)  # no choice to flip
     model = add_modules(DeepSeek(config))
     tokens = torch.randint(16, (2, 9))
-    wide = predict(model, model.model(tokens), tokens)[0]
+    wide = predict(model, model.hidden(tokens), tokens)[0]
     model.bfloat16()
-    narrow = predict(model, model.model(tokens), tokens)[0]
+    narrow = predict(model, model.hidden(tokens), tokens)[0]
     assert narrow.dtype == torch.bfloat16
     assert ((narrow.float() - wide).norm() / wide.norm()).item() < 0.05
 
@@ -354,8 +357,8 @@ def test_bad_input() -> None:
     with pytest.raises(ValueError, match="has 2 multi-token prediction modules already"):
         add_modules(model)
     with pytest.raises(ValueError, match="tokens must hold at least 3 for 2 modules, got 2"):
-        predict(model, model.model(tokens[:, :2]), tokens[:, :2])
-    logits = predict(model, model.model(tokens[:, :3]), tokens[:, :3])
+        predict(model, model.hidden(tokens[:, :2]), tokens[:, :2])
+    logits = predict(model, model.hidden(tokens[:, :3]), tokens[:, :3])
     with pytest.raises(ValueError, match="at least 4 to have a target at depth 2, got 3"):
         mtp_loss(logits, tokens[:, :3], weight=0.3)
 
@@ -374,8 +377,8 @@ def train(
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95))
     data = counting(sequences=32 * steps, seq_len=24, vocab_size=16, jump=jump, seed=1)
     for tokens in data.split(32):
-        hidden = model.model(tokens)
-        main = F.cross_entropy(model.head(hidden)[:, :-1].mT, tokens[:, 1:])
+        hidden = model.hidden(tokens)
+        main = F.cross_entropy(model.lm_head(hidden)[:, :-1].mT, tokens[:, 1:])
         logits = predictions(model, tokens) if predictions else predict(model, hidden, tokens)
         optimizer.zero_grad()
         (main + loss(logits, tokens)).backward()

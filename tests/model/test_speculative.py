@@ -216,7 +216,7 @@ def test_drafts_come_from_the_modules_as_without_cache(
             if known >= len(text):
                 break
             tokens = torch.cat([text[:known], drafts[row]])[None]
-            logits = predict(model, model.model(tokens), tokens)
+            logits = predict(model, model.hidden(tokens), tokens)
             for k in range(1, depth + 1):  # its input ends with draft k - 1, token known + k - 2
                 expected = logits[k - 1][0, known - 2].softmax(-1)
                 assert torch.allclose(q[row, k - 1], expected, atol=1e-10)
@@ -256,7 +256,7 @@ def test_expected_tokens_per_step() -> None:
 
 def test_teacher_forced_acceptance_term_by_term() -> None:
     model, tokens = build(2), torch.randint(4, (2, 7))
-    logits, ahead = model(tokens), predict(model, model.model(tokens), tokens)
+    logits, ahead = model(tokens), predict(model, model.hidden(tokens), tokens)
     found = teacher_forced_acceptance(model, tokens, temperature=0.5)
     for k in (1, 2):
         overlaps = []
@@ -348,8 +348,8 @@ def trained() -> DeepSeek:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, betas=(0.9, 0.95))
     data = counting(sequences=32 * 70, seq_len=24, vocab_size=16, jump=0.3, seed=1)
     for tokens in data.split(32):
-        hidden = model.model(tokens)
-        main = F.cross_entropy(model.head(hidden)[:, :-1].mT, tokens[:, 1:])
+        hidden = model.hidden(tokens)
+        main = F.cross_entropy(model.lm_head(hidden)[:, :-1].mT, tokens[:, 1:])
         optimizer.zero_grad()
         (main + mtp_loss(predict(model, hidden, tokens), tokens, weight=0.3)).backward()
         optimizer.step()

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 from dsnotes.config import Config, RopeScaling
-from dsnotes.config_file import config_json
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.weights.checkpoint import load, save
 
@@ -255,7 +254,7 @@ def test_read_as_the_same_function_or_refused_by_name(
     event("read")
     got = model(TOKENS)
     assert (got - wanted).abs().max() <= 1e-4 * max(1, wanted.abs().max())
-    assert Config.from_json(config_json(model.config)) == model.config
+    assert Config.from_json(model.config.to_json()) == model.config
 
 
 @st.composite

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dsnotes.config import TINY, Config, RopeScaling
 from dsnotes.model.cache import LatentCache
-from dsnotes.model.mla import MLA
+from dsnotes.model.mla import MLA, Pass
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 
 BASE = replace(TINY, num_hidden_layers=1, num_nextn_predict_layers=0, initializer_range=0.1)
@@ -50,7 +50,7 @@ def test_output_and_gradients(config: Config, pair: tuple, parity: Callable) -> 
     upstream = torch.randn_like(x)
     rotation = rope_rotation(torch.arange(SEQ), rope_frequencies(config), dtype=dtype)
     inputs, outputs = [x.clone().requires_grad_() for _ in range(2)], []
-    for call, leaf in zip((lambda x: ours(x, rotation), peer), inputs, strict=True):
+    for call, leaf in zip((lambda x: ours(x, Pass(rotation)), peer), inputs, strict=True):
         outputs.append(call(leaf))
         outputs[-1].backward(upstream)
     parity("output", (outputs[0] - outputs[1]).abs().max(), tolerance)
@@ -73,8 +73,9 @@ def test_cache_holds_what_the_peer_caches(config: Config, pair: tuple, parity: C
         LatentCache(config, batch_size=2, capacity=SEQ, dtype=x.dtype),
         DynamicCache(),
     )
+    cache.open(SEQ)
     with torch.no_grad():
-        ours(x, rotation, cache=cache)
+        ours(x, Pass(rotation, cache=cache))
         peer(x, peer_cache)
     latent, key = cache.latents[0].split([config.kv_lora_rank, config.qk_rope_head_dim], dim=-1)
     halves = torch.cat([key[..., 0::2], key[..., 1::2]], dim=-1)

@@ -83,7 +83,7 @@ def test_strengths_are_recovered() -> None:
 
 def test_score_is_a_scalar_head_on_the_last_token() -> None:
     model, tokens = build().double(), torch.randint(16, (1, 7))
-    hidden = model.model.norm(model.model(tokens))[0, 4]
+    hidden = model.model(tokens)[0, 4]
     expected = hidden @ model.score.weight[0]
     assert model(tokens, lengths=torch.tensor([5])).item() == pytest.approx(expected.item())
 

@@ -162,9 +162,9 @@ def test_mtp_loss_joins_with_its_weight() -> None:
     state = TrainState.create(model, steps=1, learning_rate=1.0, weight_decay=0.0)
     state.scheduler = LambdaLR(state.optimizer, lambda step: 0.0)
     report = loop.language_step(state, batch, gamma=0.01, sequence_alpha=1e-4, mtp_weight=0.3)
-    hidden = expected.model(batch.tokens)
+    hidden = expected.hidden(batch.tokens)
     ahead = mtp_loss(predict(expected, hidden, batch.tokens), batch.tokens, weight=0.3)
-    (loop.next_token_loss(expected.head(hidden), batch.tokens) + ahead).backward()
+    (loop.next_token_loss(expected.lm_head(hidden), batch.tokens) + ahead).backward()
     found, wanted = (
         torch.cat([w.grad.flatten() for w in (m.lm_head.weight, module_weights(m))])
         for m in (model, expected)

@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V3, TINY, Config
-from dsnotes.model.counts import released_stored
+from dsnotes.model.counts import released_parameters
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.model.mtp import add_modules, predict
+from dsnotes.model.mtp import add_modules, modules, predict
+from dsnotes.model.rope import rope_frequencies
 from dsnotes.training.fp8.linear import QUANTIZED_LINEARS
-from dsnotes.weights.checkpoint import INDEX, config_json, load, load_weights, save
+from dsnotes.weights.checkpoint import INDEX, load, load_weights, save
 from dsnotes.weights.shards import SINGLE
 
 # Attention matrices with edge blocks: 150 rows are a block and 22 rows.
@@ -82,7 +83,7 @@ def test_saved_and_loaded_in_shards(model: DeepSeek, tmp_path: Path) -> None:
         tensors = load_file(file)
         assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= 100_000
     index = json.loads((tmp_path / INDEX).read_text())
-    assert index["metadata"]["total_size"] == 4 * released_stored(SMALL)
+    assert index["metadata"]["total_size"] == 4 * released_parameters(SMALL)
     loaded = load(tmp_path)
     assert loaded.config == SMALL
     state = loaded.state_dict()
@@ -90,9 +91,58 @@ def test_saved_and_loaded_in_shards(model: DeepSeek, tmp_path: Path) -> None:
     assert all(torch.equal(t, state[name]) for name, t in model.state_dict().items())
     tokens = torch.randint(256, (2, 7))
     assert torch.equal(
-        predict(loaded, loaded.model(tokens), tokens)[0],
-        predict(model, model.model(tokens), tokens)[0],
+        predict(loaded, loaded.hidden(tokens), tokens)[0],
+        predict(model, model.hidden(tokens), tokens)[0],
     )
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_nothing_is_left_of_the_model_without_memory(
+    model: DeepSeek, tmp_path: Path, fp8: bool, dtype: torch.dtype
+) -> None:
+    """`load` makes no random weights, and what no file holds is as it is in a model made anew."""
+    save(model, tmp_path, fp8=fp8)
+    before = torch.get_rng_state()
+    loaded = load(tmp_path, dtype=dtype)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loaded.model.embed_tokens is modules(loaded)[0].embed_tokens
+    assert all(p.requires_grad and not p.is_meta for p in loaded.parameters())
+    assert torch.equal(loaded.model.frequencies, rope_frequencies(SMALL))
+    anew = add_modules(DeepSeek(SMALL)).to(dtype)
+    types = {name: tensor.dtype for name, tensor in anew.state_dict().items()}
+    assert {name: tensor.dtype for name, tensor in loaded.state_dict().items()} == types
+    load_weights(anew, loaded.state_dict())
+    tokens = torch.randint(256, (2, 7))
+    assert torch.equal(loaded(tokens), anew(tokens))
+
+
+def test_training_a_loaded_model_leaves_the_file_alone(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path)
+    with torch.no_grad():
+        for parameter in load(tmp_path).parameters():
+            parameter.zero_()
+    assert same(load(tmp_path), model)
+
+
+def test_saving_over_the_files_of_a_loaded_model(model: DeepSeek, tmp_path: Path) -> None:
+    save(model, tmp_path)
+    loaded = load(tmp_path)
+    save(loaded, tmp_path)
+    assert same(loaded, model)
+    assert same(load(tmp_path), model)
+
+
+def test_a_model_without_memory_takes_the_tensors_themselves(model: DeepSeek) -> None:
+    with torch.device("meta"):
+        empty = add_modules(DeepSeek(SMALL))
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"checkpoint lacks lm_head\.weight"):
+        load_weights(empty, {n: t for n, t in tensors.items() if n != "lm_head.weight"})
+    assert empty.device.type == "meta"
+    load_weights(empty, tensors)
+    assert same(empty, model)
+    assert empty.lm_head.weight.data_ptr() == tensors["lm_head.weight"].data_ptr()
 
 
 def test_without_modules(tmp_path: Path) -> None:
@@ -103,7 +153,7 @@ def test_without_modules(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("config", [SMALL, replace(DEEPSEEK_V2, num_hidden_layers=1), DEEPSEEK_V3])
 def test_configuration_survives(config: Config) -> None:
-    assert Config.from_json(json.loads(json.dumps(config_json(config)))) == config
+    assert Config.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
 def test_fp8_types_are_those_of_the_release(model: DeepSeek, tmp_path: Path) -> None:

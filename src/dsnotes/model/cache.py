@@ -2,7 +2,8 @@
 
 A preallocated block of memory holds one vector per token and layer for every sequence of a batch.
 Tokens are appended after the valid ones of their own sequence and can be taken back, which serves
-prompts of unequal length and rejected drafts of speculative decoding alike.
+prompts of unequal length and rejected drafts of speculative decoding alike. A pass over new tokens
+is `open`, then one `append` by every layer, then `advance`.
 
 Sources
     V2 (arXiv 2405.04434) section 2.1.2-2.1.3     only c^KV and k^R are cached
@@ -10,6 +11,9 @@ Sources
 
 Departures
     - The paper counts numbers per token; `nbytes` counts what is allocated.
+
+Legend of shapes: batch, seq (new tokens), past (all places a new token can look at, its own
+included), and c_r = kv_lora_rank + qk_rope_head_dim channels.
 """
 
 import torch
@@ -32,9 +36,13 @@ class LatentCache:
     `latents` is (num_layers, batch_size, capacity, c + r); `num_layers` is by default that of the
     main model.
 
-        >>> cache = LatentCache(DEEPSEEK_V2_LITE, batch_size=1, capacity=1024, dtype=torch.bfloat16)
-        >>> cache.nbytes // 1024 == 2 * cache_elements_per_token(DEEPSEEK_V2_LITE)
-        True
+        >>> cache = LatentCache(TINY, batch_size=2, capacity=8)
+        >>> positions, mask = cache.open(3)
+        >>> cache.append(0, torch.randn(2, 3, 40)).shape  # and so on for the other layers
+        torch.Size([2, 3, 40])
+        >>> cache.advance()
+        >>> cache.lengths
+        tensor([3, 3])
     """
 
     @checked
@@ -55,6 +63,7 @@ class LatentCache:
             num_layers, batch_size, capacity, width, dtype=dtype, device=device
         )
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device="cpu")
+        self._open: tuple[Tensor, Tensor, int] | None = None  # row and position of new tokens, past
 
     @property
     def capacity(self) -> int:
@@ -67,8 +76,16 @@ class LatentCache:
         return self.latents.nbytes
 
     @checked
-    def positions(self, num_tokens: int) -> Int[Tensor, "batch seq"]:
-        """Positions of the next `num_tokens` tokens; ValueError when they do not fit."""
+    def open(
+        self, num_tokens: int
+    ) -> tuple[Int[Tensor, "batch seq"], Bool[Tensor, "batch seq past"] | None]:
+        """Begin a pass over the next `num_tokens` tokens of each sequence: their positions, a mask.
+
+        The mask is True where a new token may look. One comparison is causal, hides the padding of
+        shorter sequences and hides what `truncate` dropped: a token looks at positions up to its
+        own. None stands for the causal mask alone: when nothing is held yet, and when one token
+        follows sequences of one length. ValueError when the tokens do not fit.
+        """
         at_least(0, num_tokens=num_tokens)
         longest = int(self.lengths.max())
         if longest + num_tokens > self.capacity:
@@ -76,17 +93,24 @@ class LatentCache:
                 f"LatentCache is full: capacity {self.capacity}, {longest} tokens held, "
                 f"{num_tokens} more do not fit; allocate a larger one or truncate it"
             )
+        device = self.latents.device
         steps = torch.arange(num_tokens, device="cpu")
-        return (self.lengths[:, None] + steps).to(self.latents.device)
+        positions = (self.lengths[:, None] + steps).to(device)  # (batch, seq)
+        row, past = torch.arange(len(positions), device=device)[:, None], longest + num_tokens
+        self._open = row, positions, past
+        if longest == 0 or (num_tokens == 1 and bool((self.lengths == longest).all())):
+            return positions, None
+        return positions, torch.arange(past, device=device) <= positions[:, :, None]
 
     @checked
     def append(
-        self, layer: int, latents: Float[Tensor, "batch seq c_r"]
+        self, layer_idx: int, latents: Float[Tensor, "batch seq c_r"]
     ) -> Float[Tensor, "batch past c_r"]:
-        """Write the latents of new tokens of one layer; return all that layer holds, new included.
+        """Write one layer's latents of the tokens; return all that it holds, new ones included.
 
         The tokens count as held only after `advance`, once every layer has written its own.
         """
+        row, positions, past = self._opened()
         if torch.is_autocast_enabled(latents.device.type):  # which may have left them narrower
             latents = latents.to(self.latents.dtype)
         for what in ("dtype", "device"):
@@ -95,37 +119,24 @@ class LatentCache:
                     f"latents must have the cache's {what} {getattr(self.latents, what)}, "
                     f"got {getattr(latents, what)}"
                 )
-        batch, _, width = self.latents.shape[1:]
-        if (len(latents), latents.shape[2]) != (batch, width):
+        expected = (*positions.shape, self.latents.shape[-1])
+        if latents.shape != expected:
             raise ValueError(
-                f"latents must be (batch, seq, c_r) = ({batch}, seq, {width}) like the cache's, "
+                f"latents must be (batch, seq, c_r) = {expected} as opened, "
                 f"got {tuple(latents.shape)}"
             )
-        if not 0 <= layer < len(self.latents):
-            raise ValueError(f"layer must lie in 0 .. {len(self.latents) - 1}, got {layer}")
-        positions = self.positions(latents.shape[1])
-        row = torch.arange(len(latents), device=latents.device)[:, None]
-        self.latents[layer, row, positions] = latents.detach()
-        return self.latents[layer, :, : int(self.lengths.max()) + latents.shape[1]]
+        if not 0 <= layer_idx < len(self.latents):
+            raise ValueError(f"layer_idx must lie in 0 .. {len(self.latents) - 1}, got {layer_idx}")
+        self.latents[layer_idx, row, positions] = latents.detach()
+        if past == latents.shape[1]:  # nothing else is held, and they keep their gradient
+            return latents
+        return self.latents[layer_idx, :, :past]
 
-    @checked
-    def mask(self, num_tokens: int) -> Bool[Tensor, "batch seq past"] | None:
-        """True where a new token may look; None when that is everywhere.
-
-        One comparison is causal, hides the padding of shorter sequences and hides what `truncate`
-        dropped: a token looks at positions up to its own.
-        """
-        if num_tokens == 1 and bool((self.lengths == self.lengths[0]).all()):
-            return None
-        positions = self.positions(num_tokens)
-        past = torch.arange(int(self.lengths.max()) + num_tokens, device=positions.device)
-        return past <= positions[:, :, None]
-
-    @checked
-    def advance(self, num_tokens: int) -> None:
-        """Count the tokens just written by every layer as held."""
-        self.positions(num_tokens)
-        self.lengths = self.lengths + num_tokens
+    def advance(self) -> None:
+        """Count the tokens of the open pass as held, once every layer has written its own."""
+        _, positions, _ = self._opened()
+        self.lengths = self.lengths + positions.shape[1]
+        self._open = None
 
     @checked
     def truncate(self, lengths: Integer[Tensor, "batch"]) -> None:
@@ -144,6 +155,12 @@ class LatentCache:
                 f"got {lengths.tolist()}"
             )
         self.lengths = lengths.clone()
+        self._open = None
+
+    def _opened(self) -> tuple[Tensor, Tensor, int]:
+        if self._open is None:
+            raise ValueError("LatentCache has no pass open: call open(num_tokens) first")
+        return self._open
 
 
 @checked

@@ -6,8 +6,8 @@ counted as stored: it is a buffer of the checkpoint, not a trained weight.
 
 Convention: `Count.activated` counts the output head and not the embedding, a look-up of one row.
 That the published figures do so is our inference: it gives the 37B of V3, the 21B of V2 and the
-2.4B of V2-Lite, but README_WEIGHTS writes 36.7B "including" both. `released_stored` says what the
-files hold, duplicates of the MTP module included.
+2.4B of V2-Lite, but README_WEIGHTS writes 36.7B "including" both. `released_parameters` says what
+the files hold, duplicates of the MTP module included.
 """
 
 from dataclasses import dataclass
@@ -27,10 +27,10 @@ class Count:
     activated: int
 
 
-def attention(config: Config) -> int:
+def attention_parameters(config: Config) -> int:
     """Parameters of one MLA block: W^DQ, W^UQ+W^QR, W^DKV+W^KR, W^UK+W^UV, W^O, two norms.
 
-    >>> attention(DEEPSEEK_V3)
+    >>> attention_parameters(DEEPSEEK_V3)
     187107328
     """
     c = config
@@ -45,33 +45,33 @@ def attention(config: Config) -> int:
     return query + key_value + output
 
 
-def swiglu(hidden_size: int, intermediate_size: int) -> int:
-    """Parameters of one SwiGLU block: gate, up and down projection.
+def mlp_parameters(hidden_size: int, intermediate_size: int) -> int:
+    """Parameters of one SwiGLU network: gate, up and down projection.
 
-    >>> swiglu(7168, 2048)  # one expert of V3
+    >>> mlp_parameters(7168, 2048)  # one expert of V3
     44040192
     """
     return 3 * hidden_size * intermediate_size
 
 
-def router(config: Config) -> int:
+def router_parameters(config: Config) -> int:
     """Parameters of one router: a row per expert and, with `noaux_tc`, a selection bias each."""
     bias = config.n_routed_experts if config.topk_method == "noaux_tc" else 0
     return config.n_routed_experts * config.hidden_size + bias
 
 
-def moe_layer(config: Config) -> Count:
+def moe_parameters(config: Config) -> Count:
     """One MoE feed-forward: router, routed and shared experts.
 
-    >>> moe_layer(DEEPSEEK_V3).activated
+    >>> moe_parameters(DEEPSEEK_V3).activated
     398196992
     """
-    expert = swiglu(config.hidden_size, config.moe_intermediate_size)
+    expert = mlp_parameters(config.hidden_size, config.moe_intermediate_size)
     shared = config.n_shared_experts * expert
     return Count(
         "MoE",
-        config.n_routed_experts * expert + shared + router(config),
-        config.num_experts_per_tok * expert + shared + router(config),
+        config.n_routed_experts * expert + shared + router_parameters(config),
+        config.num_experts_per_tok * expert + shared + router_parameters(config),
     )
 
 
@@ -85,7 +85,7 @@ def breakdown(config: Config) -> list[Count]:
     """
     c = config
     n_moe = c.num_hidden_layers - c.first_k_dense_replace
-    expert = swiglu(c.hidden_size, c.moe_intermediate_size)
+    expert = mlp_parameters(c.hidden_size, c.moe_intermediate_size)
     embedding = c.vocab_size * c.hidden_size
 
     def always_on(name: str, size: int) -> Count:
@@ -93,10 +93,10 @@ def breakdown(config: Config) -> list[Count]:
 
     return [
         Count("embedding", embedding, 0),
-        always_on("attention", c.num_hidden_layers * attention(c)),
+        always_on("attention", c.num_hidden_layers * attention_parameters(c)),
         always_on(
             "dense feed-forward",
-            c.first_k_dense_replace * swiglu(c.hidden_size, c.intermediate_size),
+            c.first_k_dense_replace * mlp_parameters(c.hidden_size, c.intermediate_size),
         ),
         Count(
             "routed experts",
@@ -104,31 +104,31 @@ def breakdown(config: Config) -> list[Count]:
             n_moe * c.num_experts_per_tok * expert,
         ),
         always_on("shared experts", n_moe * c.n_shared_experts * expert),
-        always_on("routers", n_moe * router(c)),
+        always_on("routers", n_moe * router_parameters(c)),
         always_on("norms", (2 * c.num_hidden_layers + 1) * c.hidden_size),
         always_on("output head", embedding),
     ]
 
 
-def mtp_module(config: Config) -> int:
+def mtp_module_parameters(config: Config) -> int:
     """Parameters of one MTP module that the main model does not have: eh_proj, three norms and one
     MoE layer (V3 eq. 21-22; `shared_head.norm` is in the checkpoint only).
 
-    >>> mtp_module(DEEPSEEK_V3)
+    >>> mtp_module_parameters(DEEPSEEK_V3)
     11610068224
     """
     d = config.hidden_size
-    layer = attention(config) + moe_layer(config).total + 2 * d
+    layer = attention_parameters(config) + moe_parameters(config).total + 2 * d
     return 2 * d * d + 3 * d + layer
 
 
-def released_stored(config: Config) -> int:
+def released_parameters(config: Config) -> int:
     """Elements in the released files without quantisation scales: the main model, and for every
     MTP module its own copy of embedding and head.
 
-    >>> released_stored(DEEPSEEK_V3)
+    >>> released_parameters(DEEPSEEK_V3)
     684489845504
     """
     duplicates = 2 * config.vocab_size * config.hidden_size
     main = sum(part.total for part in breakdown(config))
-    return main + config.num_nextn_predict_layers * (mtp_module(config) + duplicates)
+    return main + config.num_nextn_predict_layers * (mtp_module_parameters(config) + duplicates)

@@ -33,7 +33,8 @@ from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least, channels, token_ids
 from dsnotes.config import Config
 from dsnotes.model.deepseek import DecoderLayer, DeepSeek
-from dsnotes.model.rope import rope_rotation
+from dsnotes.model.mla import Pass
+from dsnotes.model.rope import rope_frequencies, rope_rotation
 
 
 class SharedHead(nn.Module):
@@ -51,16 +52,19 @@ class MTPModule(DecoderLayer):
 
     `embed_tokens` and `shared_head.head` are the main model's own modules: one set of weights, one
     gradient, and in `state_dict` the second copy that the released files hold. The block has
-    experts, whatever `first_k_dense_replace` says.
+    experts, whatever `first_k_dense_replace` says. `layer_idx` counts the modules alone: a cache
+    of theirs holds nothing of the main model.
 
-        >>> module = MTPModule(TINY, model.model.embed_tokens, model.lm_head)
+        >>> module = MTPModule(TINY, 0, model.model.embed_tokens, model.lm_head)
         >>> module.combine(torch.randn(2, 5, 64), torch.zeros(2, 5, dtype=torch.long)).shape
         torch.Size([2, 5, 64])
     """
 
     @checked
-    def __init__(self, config: Config, embed_tokens: nn.Embedding, lm_head: nn.Linear) -> None:
-        super().__init__(config, dense=False)
+    def __init__(
+        self, config: Config, layer_idx: int, embed_tokens: nn.Embedding, lm_head: nn.Linear
+    ) -> None:
+        super().__init__(config, layer_idx, dense=False)
         self.enorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.hnorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)  # M_k
@@ -78,7 +82,7 @@ class MTPModule(DecoderLayer):
         channels(self.eh_proj.out_features, hidden=hidden)
         tokens = token_ids(tokens, vocab_size=self.embed_tokens.num_embeddings)
         pair = [self.enorm(self.embed_tokens(tokens)), self.hnorm(hidden)]
-        combined: Tensor = self.eh_proj(torch.cat(pair, dim=-1))
+        combined: Tensor = self.eh_proj(torch.cat(pair, dim=-1))  # (21), (batch, seq, 2 hidden) in
         return combined
 
 
@@ -95,19 +99,20 @@ def add_modules(model: DeepSeek) -> DeepSeek:
     config = model.config
     if config.num_nextn_predict_layers < 1:
         raise ValueError("num_nextn_predict_layers must be at least 1 to add modules, got 0")
-    if len(model.model.layers) > config.num_hidden_layers:
+    backbone = model.model
+    if len(backbone.layers) > config.num_hidden_layers:
         raise ValueError(f"model has {len(modules(model))} multi-token prediction modules already")
-    for _ in range(config.num_nextn_predict_layers):
-        with torch.device(model.lm_head.weight.device):
-            module = MTPModule(config, model.model.embed_tokens, model.lm_head)
-        model.model.layers.append(module.to(model.lm_head.weight.dtype))
+    for i in range(config.num_nextn_predict_layers):
+        with torch.device(model.device):
+            module = MTPModule(config, i, backbone.embed_tokens, model.lm_head)
+        backbone.layers.append(module.to(model.dtype))
     return model
 
 
 @checked
 def modules(model: DeepSeek) -> list[MTPModule]:
     """The modules of a model, depth 1 first; ValueError when it has none."""
-    found = [layer for layer in model.model.layers if isinstance(layer, MTPModule)]
+    found = [module for module in model.modules() if isinstance(module, MTPModule)]
     if not found:
         raise ValueError("model has no multi-token prediction modules: call add_modules on it")
     return found
@@ -119,13 +124,13 @@ def predict(
 ) -> list[Float[Tensor, "batch _ vocab"]]:
     """Logits of every depth, eq 21-23; the k-th of the list is (batch, seq - k, vocab).
 
-    `hidden` is what the main model made of `tokens`, `model.model(tokens)`. Row i of depth k has
+    `hidden` is what the main model made of `tokens`, `model.hidden(tokens)`. Row i of depth k has
     read tokens up to `tokens[:, i + k]` and is about `tokens[:, i + k + 1]`, so the last row is
     about a token that is not among them. ValueError for fewer than D + 1 tokens.
 
-        >>> tokens = torch.zeros(2, 9, dtype=torch.long)
-        >>> [logits.shape for logits in predict(model, model.model(tokens), tokens)]
-        [torch.Size([2, 8, 256])]
+        >>> model = add_modules(model)
+        >>> [logits.shape for logits in predict(model, model.hidden(tokens), tokens)]
+        [torch.Size([2, 15, 256])]
     """
     depths, seq = modules(model), tokens.shape[1]
     if seq <= len(depths):
@@ -134,12 +139,11 @@ def predict(
         )
     channels(model.config.hidden_size, hidden=hidden)
     positions = torch.arange(seq, device=tokens.device)
-    rotation = rope_rotation(positions, model.model.frequencies, dtype=hidden.dtype)
-    h = model.model.norm(hidden)
-    logits = []
+    rotation = rope_rotation(positions, rope_frequencies(model.config), dtype=hidden.dtype)
+    h, logits = hidden, []
     for k, module in enumerate(depths, start=1):
         h = module.combine(h[:, :-1], tokens[:, k:])  # (21)
-        h = module.shared_head.norm(module(h, rotation[: seq - k]))  # (22)
+        h = module.shared_head.norm(module(h, Pass(rotation[: seq - k])))  # (22)
         logits.append(module.shared_head.head(h))  # (23)
     return logits
 
@@ -158,7 +162,8 @@ def mtp_loss(
     `documents` numbers the document of each token of a packed sequence. Averaged over the batch;
     added to the main model's own loss. ValueError when the lengths do not fit one another.
 
-        >>> mtp_loss(predict(model, model.model(tokens), tokens), tokens, weight=0.3).shape
+        >>> ahead = predict(add_modules(model), model.hidden(tokens), tokens)
+        >>> mtp_loss(ahead, tokens, weight=0.3).shape
         torch.Size([])
     """
     at_least(0, weight=weight)
@@ -177,7 +182,9 @@ def mtp_loss(
                 f"logits of depth {k} must have {seq - k} positions for {seq} tokens, "
                 f"got {p.shape[1]}"
             )
-        terms = F.cross_entropy(p[:, :-1].mT, tokens[:, k + 1 :], reduction="none")
+        terms = F.cross_entropy(
+            p[:, :-1].mT, tokens[:, k + 1 :], reduction="none"
+        )  # (batch, T - k)
         if documents is not None:
             crosses = documents[:, : -(k + 1)] != documents[:, k + 1 :]
             terms = terms.masked_fill(crosses, 0)

@@ -18,6 +18,8 @@ Departures
     - YaRN is on whenever `rope_scaling` is given; the released inference code turns it on when its
       maximum length exceeds the trained one, which its default does.
     - Angles are float32 (float64 in a float64 model), also where the model is bfloat16.
+
+Legend of shapes: `shape` is that of the positions, pairs = qk_rope_head_dim / 2, channels two each.
 """
 
 import math
@@ -103,7 +105,7 @@ def rope_rotation(
     torch.Size([5, 4])
     """
     wide = torch.promote_types(dtype, torch.float32)
-    angles = positions.unsqueeze(-1).to(wide) * frequencies.to(positions.device, wide)
+    angles = positions.unsqueeze(-1).to(wide) * frequencies.to(positions.device, wide)  # eq 34
     return torch.polar(torch.ones_like(angles), angles)
 
 
@@ -125,5 +127,6 @@ def apply_rope(
             f"{rotation.shape[-1]} pairs"
         )
     wide = torch.promote_types(x.dtype, torch.float32)
-    pairs = torch.view_as_complex(x.to(wide).unflatten(-1, (-1, 2)).contiguous())
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+    two = x.to(wide).unflatten(-1, (-1, 2)).contiguous()  # (*shape, pairs, 2)
+    turned = torch.view_as_complex(two) * rotation  # (*shape, pairs)
+    return torch.view_as_real(turned).flatten(-2).to(x.dtype)

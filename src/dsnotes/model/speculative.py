@@ -23,6 +23,8 @@ Departures
       that in low precision two nearly equal logits may change places.
     - The final hidden states of all positions are kept, for the sake of plain code; those of the
       last 2D would do.
+
+Legend of shapes: batch, new (tokens), depth = D (drafts), places = D + 1, hidden, vocab.
 """
 
 from typing import NamedTuple
@@ -36,8 +38,9 @@ from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least, token_ids
 from dsnotes.model.cache import LatentCache
 from dsnotes.model.deepseek import DeepSeek, next_token_probs
+from dsnotes.model.mla import Pass
 from dsnotes.model.mtp import modules, predict
-from dsnotes.model.rope import rope_rotation
+from dsnotes.model.rope import rope_frequencies, rope_rotation
 
 
 class Speculation(NamedTuple):
@@ -75,6 +78,8 @@ def speculate(
     Every row accepts its own number of drafts. ValueError as in `generate`, when the model has no
     modules, and when prompt, new tokens and D drafts exceed `max_position_embeddings`.
 
+        >>> from dsnotes.model.mtp import add_modules
+        >>> model = add_modules(model)
         >>> speculate(model, torch.tensor([[1, 2, 3]]), max_new_tokens=5).tokens.shape
         torch.Size([1, 5])
     """
@@ -84,7 +89,7 @@ def speculate(
     end = length + max_new_tokens
     sampling = _Sampling(temperature, top_p, generator)
     cache = model.new_cache(batch_size=batch, capacity=end + depth)
-    states = model.model.norm(model.model(prompts, cache=cache))
+    states = model.hidden(prompts, cache=cache)  # (batch, seq, hidden)
     drafter = _Drafter(model, sampling, states, capacity=end + 2 * depth)
 
     tokens = prompts.new_zeros(batch, end + 3 * depth)  # the text, then drafts
@@ -97,8 +102,8 @@ def speculate(
         q = drafter.draft(tokens, known, window=window)
         window = 2 * depth  # see `draft`
         positions = known[:, None] - 1 + ahead  # of the last known token and of the drafts
-        fed = tokens[row[:, None], positions]
-        states = model.model.norm(model.model(fed, cache=cache))
+        fed = tokens[row[:, None], positions]  # (batch, places)
+        states = model.hidden(fed, cache=cache)  # (batch, places, hidden)
         p = sampling.probs(model.lm_head(states))
         accepted, extra = verify(fed[:, 1:], q, p, generator=generator)
         tokens[row, known + accepted] = extra  # behind the accepted drafts, which are in place
@@ -133,13 +138,13 @@ def verify(
             f"{drafts.shape[1]} drafts, got {q.shape[1]} and {p.shape[1]}"
         )
     drafts = token_ids(drafts, vocab_size=q.shape[-1], name="drafts")
-    at = drafts[..., None]
-    ratio = (p[:, :-1].gather(-1, at) / q.gather(-1, at))[..., 0]
+    at = drafts[..., None]  # (batch, depth, 1)
+    ratio = (p[:, :-1].gather(-1, at) / q.gather(-1, at))[..., 0]  # (batch, depth)
     u = torch.rand(ratio.shape, dtype=ratio.dtype, device=ratio.device, generator=generator)
     accepted = (u < ratio).long().cumprod(dim=1).sum(dim=1)  # up to the first refusal
     row = torch.arange(len(drafts), device=drafts.device)
     # Behind the last draft q is 0 and the residual is p itself: the bonus token.
-    target, draft = p[row, accepted], F.pad(q, (0, 0, 0, 1))[row, accepted]
+    target, draft = p[row, accepted], F.pad(q, (0, 0, 0, 1))[row, accepted]  # (batch, vocab)
     residual = (target - draft).clamp(min=0)
     # Where p and q are equal up to rounding nothing may be left to draw from: then p is the limit.
     residual = torch.where(residual.sum(dim=-1, keepdim=True) > 0, residual, target)
@@ -173,11 +178,12 @@ def teacher_forced_acceptance(
     The mean over all positions with the true tokens before them, nothing drawn. Meant for real or
     sampled text: greedy continuations run into loops, in which every draft is right.
 
-        >>> teacher_forced_acceptance(model, tokens).shape  # D = 1
+        >>> from dsnotes.model.mtp import add_modules
+        >>> teacher_forced_acceptance(add_modules(model), tokens).shape  # D = 1
         torch.Size([1])
     """
-    hidden = model.model(tokens)
-    p = next_token_probs(model.head(hidden), temperature=temperature, top_p=top_p)
+    hidden = model.hidden(tokens)
+    p = next_token_probs(model.lm_head(hidden), temperature=temperature, top_p=top_p)
     drafts = predict(model, hidden, tokens)
     q = [next_token_probs(logits, temperature=temperature, top_p=top_p) for logits in drafts]
     # row i of depth k and row i + k of the model are about the same token
@@ -203,10 +209,11 @@ class _Drafter:
     def __init__(
         self, model: DeepSeek, sampling: _Sampling, states: Tensor, *, capacity: int
     ) -> None:
-        self.model, self.sampling, self.modules = model, sampling, modules(model)
+        self.sampling, self.modules = sampling, modules(model)
         batch, length, width = states.shape
         self.hidden = states.new_zeros(batch, capacity, width)
         self.hidden[:, :length] = states
+        self.frequencies = rope_frequencies(model.config)
         self.cache = LatentCache(
             model.config,
             batch_size=batch,
@@ -225,15 +232,16 @@ class _Drafter:
         """
         start = (known - 1 - window).clamp(min=0)
         self.cache.truncate(start)
-        positions = self.cache.positions(window)
-        rotation = rope_rotation(positions, self.model.model.frequencies, dtype=self.hidden.dtype)
+        positions, mask = self.cache.open(window)  # (batch, window)
+        rotation = rope_rotation(positions, self.frequencies, dtype=self.hidden.dtype)
+        shared = Pass(rotation, mask, self.cache)
         row = torch.arange(len(tokens), device=tokens.device)
-        h, q = self.hidden[row[:, None], positions], []
+        h, q = self.hidden[row[:, None], positions], []  # (batch, window, hidden)
         for k, module in enumerate(self.modules, start=1):
             x = module.combine(h, tokens[row[:, None], positions + k])
-            h = module.shared_head.norm(module(x, rotation, cache=self.cache, layer=k - 1))
+            h = module.shared_head.norm(module(x, shared))
             # In a row of few tokens the window ends behind the last position that counts.
             q.append(self.sampling.probs(module.shared_head.head(h[row, known - 2 - start])))
             tokens[row, known - 1 + k] = self.sampling.draw(q[-1])
-        self.cache.advance(window)
+        self.cache.advance()
         return torch.stack(q, dim=1)

@@ -55,10 +55,10 @@ def supervised_step(
     state: TrainState, prompts: Int[Tensor, "batch seq"], completions: Int[Tensor, "batch new"]
 ) -> Report:
     """One step of cross-entropy on the completions; prompt and padding are not learned."""
-    device = state.model.lm_head.weight.device
+    device = state.model.device
     tokens = torch.cat([prompts, completions], dim=1).to(device)
-    hidden = state.model.model(tokens[:, :-1])[:, prompts.shape[1] - 1 :]  # (batch, new, hidden)
-    logits = state.model.head(hidden)  # (batch, new, vocab)
+    hidden = state.model.hidden(tokens[:, :-1])[:, prompts.shape[1] - 1 :]  # (batch, new, hidden)
+    logits = state.model.lm_head(hidden)  # (batch, new, vocab)
     loss = F.cross_entropy(logits.mT, completions.to(device).long(), ignore_index=shellgame.PAD)
     state.update(loss)
     return {"loss": loss.item()}
@@ -247,4 +247,4 @@ def rejection_sample(
 
 
 def _sampler(model: DeepSeek, seed: int) -> torch.Generator:
-    return torch.Generator(device=model.lm_head.weight.device).manual_seed(seed)
+    return torch.Generator(device=model.device).manual_seed(seed)

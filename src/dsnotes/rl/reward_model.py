@@ -46,9 +46,8 @@ class RewardModel(nn.Module):
         if not isinstance(model, DeepSeek):
             raise TypeError(f"model must be a DeepSeek, got {type(model).__name__}")
         self.model = copy.deepcopy(model.model)
-        weight = model.lm_head.weight
         self.score = nn.Linear(
-            weight.shape[1], 1, bias=False, device=weight.device, dtype=weight.dtype
+            model.config.hidden_size, 1, bias=False, device=model.device, dtype=model.dtype
         )
         nn.init.zeros_(self.score.weight)
 
@@ -73,7 +72,7 @@ class RewardModel(nn.Module):
             )
         hidden = self.model(tokens)  # (batch, seq, hidden)
         last = hidden[torch.arange(len(tokens), device=tokens.device), lengths.long() - 1]
-        r: Tensor = self.score(self.model.norm(last))[:, 0]  # (batch, hidden) -> (batch,)
+        r: Tensor = self.score(last)[:, 0]  # (batch, hidden) -> (batch,)
         return r
 
 

@@ -69,7 +69,7 @@ def sample(
     """
     at_least(1, group_size=group_size)
     prompts = token_ids(prompts, vocab_size=model.config.vocab_size, name="prompts")
-    prompts = prompts.repeat_interleave(group_size, dim=0).to(model.lm_head.weight.device)
+    prompts = prompts.repeat_interleave(group_size, dim=0).to(model.device)
     new = model.generate(
         prompts,
         max_new_tokens=max_new_tokens,
@@ -96,6 +96,6 @@ def completion_log_probs(
         True
     """
     last = rollout.mask.shape[1] + 1  # the last token of the prompt predicts the first sampled one
-    logits = model.head(model.model(rollout.tokens)[:, -last:])  # (rows, new + 1, vocab)
+    logits = model.lm_head(model.hidden(rollout.tokens)[:, -last:])  # (rows, new + 1, vocab)
     found = token_log_probs(logits, rollout.tokens[:, -last:], temperature=temperature)
     return found.masked_fill(~rollout.mask, 0)

@@ -132,10 +132,10 @@ def language_step(
     moes = moe_layers(model.model.layers) if mtp_weight > 0 else _main_moe_layers(model)
     # a constant 0 needs no biases: gates without them (V1, V2) can be trained as well
     balancer = BiasBalancer([moe.gate for moe in moes], gamma=gamma) if gamma != 0 else None
-    tokens = batch.tokens.to(next(model.parameters()).device)
+    tokens = batch.tokens.to(model.device)
     with record_routing(model) as routings:
-        hidden = model.model(tokens)  # (batch, seq, hidden)
-        total = loss = next_token_loss(model.head(hidden), tokens)
+        hidden = model.hidden(tokens)  # (batch, seq, hidden)
+        total = loss = next_token_loss(model.lm_head(hidden), tokens)
         if mtp_weight > 0:
             total = total + mtp_loss(predict(model, hidden, tokens), tokens, weight=mtp_weight)
     for indices, _, scores in routings:
@@ -165,7 +165,7 @@ def evaluate(model: DeepSeek, batch: texts.Batch) -> Evaluation:
     """
     losses, loads = [], []
     for domain in batch.domain.unique():
-        tokens = batch.tokens[batch.domain == domain].to(next(model.parameters()).device)
+        tokens = batch.tokens[batch.domain == domain].to(model.device)
         with record_routing(model) as routings:
             losses.append(next_token_loss(model(tokens), tokens).item() * len(tokens))
         loads.append(_load(routings))

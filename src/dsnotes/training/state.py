@@ -96,7 +96,7 @@ class TrainState:
             optimizer=optimizer,
             scheduler=LambdaLR(optimizer, share),
             generator=torch.Generator().manual_seed(seed),
-            sampler=torch.Generator(device=model.lm_head.weight.device).manual_seed(seed),
+            sampler=torch.Generator(device=model.device).manual_seed(seed),
             steps=steps,
         )
 

@@ -20,7 +20,9 @@ Departures
     - The types of the release are written on demand; reading goes by the type found in the file.
     - `rotary_emb.inv_freq`, which some files hold, follows from the configuration and is passed
       over, as are tensors without elements.
-    - All tensors are read before the first is copied, so that an error leaves nothing half done.
+    - All tensors are checked before the first is copied, so that an error leaves nothing half done.
+    - A loaded weight that needs no conversion lies in the mapped file until it is written to.
+      Replace such a file while the model lives, as `save` does; do not write into it.
 """
 
 import json
@@ -34,7 +36,7 @@ from torch import Tensor
 
 from dsnotes.checks.arguments import checked
 from dsnotes.config import Config
-from dsnotes.config_file import config_json, read_json
+from dsnotes.config_file import read_json
 from dsnotes.model.counts import breakdown
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mtp import add_modules
@@ -80,7 +82,7 @@ def save(
         save_file(shard, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    config = json.dumps(config_json(model.config), indent=2)
+    config = json.dumps(model.config.to_json(), indent=2)
     (folder / "config.json").write_text(config, "utf8")
     (folder / INDEX).write_text(json.dumps(index, indent=2), "utf8")
 
@@ -93,6 +95,7 @@ def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
     what a link in it leads to. Raises ValueError as `Config.from_json` and `load_weights`, for a
     file that is not what its name says, and when index, files and configuration do not agree.
 
+        >>> save(model, "tiny-v3")
         >>> load("tiny-v3").config == model.config
         True
     """
@@ -104,7 +107,8 @@ def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
     _check_quantization(raw.get("quantization_config"))
     tensors = read_tensors(folder)
     _check_size(config, tensors)
-    model = DeepSeek(config)
+    with torch.device("meta"):  # sizes and names alone: the tensors take their places below
+        model = DeepSeek(config)
     first_module = f"model.layers.{config.num_hidden_layers}."
     if any(name.startswith(first_module) for name in tensors):
         if config.num_nextn_predict_layers == 0:
@@ -125,9 +129,10 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
 
     ValueError, before anything is copied, for missing, surplus and mis-shaped tensors, numbers that
     are neither floating-point nor E4M3, a scale without an FP8 weight or the reverse, a scale that
-    is not finite, and a module's embedding or head that is no copy of the main model's.
+    is not finite, and a module's embedding or head that is no copy of the main model's. Nothing is
+    copied into a model on the device "meta": the tensors become its weights.
 
-        >>> load_weights(model, other.state_dict())
+        >>> load_weights(model, DeepSeek(TINY).state_dict())
     """
     state = model.state_dict()
     tensors = {
@@ -155,11 +160,16 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
             return tensors[name]
         return dequantize(Quantized(tensors[name], tensors[name + SCALE].float(), BLOCK))
 
-    for copy, main in _copies(model.config):
+    copies = dict(_copies(model.config))
+    for copy, main in copies.items():
         if copy in state:
             ours, theirs = read(copy), read(main)
             if ours.dtype != theirs.dtype or not torch.equal(ours, theirs):
                 raise ValueError(f"{copy} must be a copy of {main}, but differs")
+    if model.device.type == "meta":
+        own = {n: read(n).to(t.dtype) for n, t in state.items() if n not in copies}
+        model.load_state_dict(own, strict=False, assign=True)  # the copies are the same parameters
+        return
     for name, target in state.items():
         target.copy_(read(name))
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from dsnotes.checks.arguments import checked
 from dsnotes.config import Config
-from dsnotes.config_file import config_json
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.weights.checkpoint import load_weights
 
@@ -28,8 +27,8 @@ def from_transformers(peer: "DeepseekV3ForCausalLM | DeepseekV2ForCausalLM") -> 
     ValueError as `Config.from_json` when the peer has a setting that our model does not compute:
     rope_interleave off, biases in attention, tied embeddings, another kind of RoPE scaling.
 
-        >>> from_transformers(AutoModelForCausalLM.from_pretrained("tiny-v3"))(tokens).shape
-        torch.Size([2, 9, 256])
+        >>> from_transformers(to_transformers(model)).config == model.config
+        True
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in peer.state_dict().items():
@@ -57,7 +56,7 @@ def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
     ValueError for what its V3 class does not know: the gates of V1 and V2, no shared expert.
 
         >>> to_transformers(model)(tokens).logits.shape
-        torch.Size([2, 9, 256])
+        torch.Size([2, 16, 256])
     """
     from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
@@ -69,11 +68,10 @@ def to_transformers(model: DeepSeek) -> "DeepseekV3ForCausalLM":
         )
     if config.n_shared_experts < 1:
         raise ValueError("n_shared_experts must be at least 1 for transformers' V3, got 0")
-    weight = model.lm_head.weight
-    peer: Any = DeepseekV3ForCausalLM(DeepseekV3Config(**config_json(config)))
-    peer.to(weight.device)
+    peer: Any = DeepseekV3ForCausalLM(DeepseekV3Config(**config.to_json()))
+    peer.to(model.device)
     for parameter in peer.parameters():  # not the buffers: selection bias and angles stay float32
-        parameter.data = parameter.data.to(weight.dtype)
+        parameter.data = parameter.data.to(model.dtype)
     ours = model.state_dict()
 
     def stacked(prefix: str, which: str) -> Tensor:
