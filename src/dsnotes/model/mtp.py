@@ -82,7 +82,7 @@ class MTPModule(DecoderLayer):
         channels(self.eh_proj.out_features, hidden=hidden)
         tokens = token_ids(tokens, vocab_size=self.embed_tokens.num_embeddings)
         pair = [self.enorm(self.embed_tokens(tokens)), self.hnorm(hidden)]
-        combined: Tensor = self.eh_proj(torch.cat(pair, dim=-1))  # (21), (batch, seq, 2 hidden) in
+        combined: Tensor = self.eh_proj(torch.cat(pair, dim=-1))  # of (batch, seq, 2 hidden)
         return combined
 
 
@@ -182,9 +182,7 @@ def mtp_loss(
                 f"logits of depth {k} must have {seq - k} positions for {seq} tokens, "
                 f"got {p.shape[1]}"
             )
-        terms = F.cross_entropy(
-            p[:, :-1].mT, tokens[:, k + 1 :], reduction="none"
-        )  # (batch, T - k)
+        terms = F.cross_entropy(p[:, :-1].mT, tokens[:, k + 1 :], reduction="none")
         if documents is not None:
             crosses = documents[:, : -(k + 1)] != documents[:, k + 1 :]
             terms = terms.masked_fill(crosses, 0)
