@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V2_LITE, DEEPSEEK_V3, TINY, Config
 from dsnotes.model.balance import expert_load
+from dsnotes.model.cache import LatentCache
 from dsnotes.model.counts import breakdown
 from dsnotes.model.deepseek import DeepSeek, next_token_probs
 from dsnotes.model.mtp import add_modules, mtp_loss, predict
@@ -156,6 +157,18 @@ def test_cached_in_any_pieces_with_any_rollback(
             model(torch.randint(SMALL.vocab_size, (2, rejected)), cache=cache, absorb=absorb)
             cache.truncate(held)
     torch.testing.assert_close(torch.cat(logits, dim=1), model(tokens), rtol=0, atol=1e-10)
+
+
+def test_what_a_pass_shares_is_made_once(model: DeepSeek, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One decode step of three layers once asked for positions eight times, for masks three."""
+    asked: list[int] = []
+    opened = LatentCache.open
+    monkeypatch.setattr(LatentCache, "open", lambda cache, n: asked.append(n) or opened(cache, n))
+    cache = model.new_cache(batch_size=2, capacity=8)
+    for n in (4, 1):
+        model(torch.randint(SMALL.vocab_size, (2, n)), cache=cache)
+    assert asked == [4, 1]
+    assert cache.lengths.tolist() == [5, 5]
 
 
 def test_a_model_learns() -> None:

@@ -108,6 +108,7 @@ def test_nothing_is_left_of_the_model_without_memory(
     assert torch.equal(torch.get_rng_state(), before)
     assert loaded.model.embed_tokens is modules(loaded)[0].embed_tokens
     assert all(p.requires_grad and not p.is_meta for p in loaded.parameters())
+    assert all(t.untyped_storage().nbytes() == t.nbytes for t in loaded.state_dict().values())
     assert torch.equal(loaded.model.frequencies, rope_frequencies(SMALL))
     anew = add_modules(DeepSeek(SMALL)).to(dtype)
     types = {name: tensor.dtype for name, tensor in anew.state_dict().items()}

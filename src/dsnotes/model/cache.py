@@ -100,7 +100,8 @@ class LatentCache:
         self._open = row, positions, past
         if longest == 0 or (num_tokens == 1 and bool((self.lengths == longest).all())):
             return positions, None
-        return positions, torch.arange(past, device=device) <= positions[:, :, None]
+        mask = torch.arange(past, device=device) <= positions[:, :, None]  # (batch, seq, past)
+        return positions, mask
 
     @checked
     def append(
@@ -130,7 +131,7 @@ class LatentCache:
         self.latents[layer_idx, row, positions] = latents.detach()
         if past == latents.shape[1]:  # nothing else is held, and they keep their gradient
             return latents
-        return self.latents[layer_idx, :, :past]
+        return self.latents[layer_idx, :, :past]  # (batch, past, c_r)
 
     def advance(self) -> None:
         """Count the tokens of the open pass as held, once every layer has written its own."""

@@ -22,6 +22,7 @@ Departures and open points
       that a module's position i belongs to token i + k as much as to token i.
 
 Legend of indices: token t_i is `tokens[:, i - 1]`; S = T + 1 tokens hold T inputs and all targets.
+Legend of shapes: batch, seq (S, the tokens given), hidden, vocab.
 """
 
 import torch
@@ -142,7 +143,7 @@ def predict(
     rotation = rope_rotation(positions, rope_frequencies(model.config), dtype=hidden.dtype)
     h, logits = hidden, []
     for k, module in enumerate(depths, start=1):
-        h = module.combine(h[:, :-1], tokens[:, k:])  # (21)
+        h = module.combine(h[:, :-1], tokens[:, k:])  # (21), (batch, seq - k, hidden)
         h = module.shared_head.norm(module(h, Pass(rotation[: seq - k])))  # (22)
         logits.append(module.shared_head.head(h))  # (23)
     return logits

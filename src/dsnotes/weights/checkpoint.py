@@ -167,7 +167,11 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
             if ours.dtype != theirs.dtype or not torch.equal(ours, theirs):
                 raise ValueError(f"{copy} must be a copy of {main}, but differs")
     if model.device.type == "meta":
-        own = {n: read(n).to(t.dtype) for n, t in state.items() if n not in copies}
+        own = {  # copied out of the blocks, the last of which may reach beyond the weight
+            name: read(name).to(target.dtype, copy=name in quantized)
+            for name, target in state.items()
+            if name not in copies
+        }
         model.load_state_dict(own, strict=False, assign=True)  # the copies are the same parameters
         return
     for name, target in state.items():
