@@ -21,8 +21,8 @@ Departures
     - `rotary_emb.inv_freq`, which some files hold, follows from the configuration and is passed
       over, as are tensors without elements.
     - All tensors are checked before the first is copied, so that an error leaves nothing half done.
-    - A loaded weight that needs no conversion lies in the mapped file until it is written to.
-      Replace such a file while the model lives, as `save` does; do not write into it.
+      They are copied out of the mapped file: its tensors are not aligned, and a product over them
+      may differ in the last digit.
 """
 
 import json
@@ -107,7 +107,7 @@ def load(folder: str | Path, *, dtype: torch.dtype = torch.float32) -> DeepSeek:
     _check_quantization(raw.get("quantization_config"))
     tensors = read_tensors(folder)
     _check_size(config, tensors)
-    with torch.device("meta"):  # sizes and names alone: the tensors take their places below
+    with torch.device("meta"):  # names and sizes alone: no memory, no random numbers
         model = DeepSeek(config)
     first_module = f"model.layers.{config.num_hidden_layers}."
     if any(name.startswith(first_module) for name in tensors):
@@ -129,8 +129,8 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
 
     ValueError, before anything is copied, for missing, surplus and mis-shaped tensors, numbers that
     are neither floating-point nor E4M3, a scale without an FP8 weight or the reverse, a scale that
-    is not finite, and a module's embedding or head that is no copy of the main model's. Nothing is
-    copied into a model on the device "meta": the tensors become its weights.
+    is not finite, and a module's embedding or head that is no copy of the main model's. A
+    model on the device "meta" is moved to the CPU.
 
         >>> load_weights(model, DeepSeek(TINY).state_dict())
     """
@@ -160,20 +160,13 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
             return tensors[name]
         return dequantize(Quantized(tensors[name], tensors[name + SCALE].float(), BLOCK))
 
-    copies = dict(_copies(model.config))
-    for copy, main in copies.items():
+    for copy, main in _copies(model.config):
         if copy in state:
             ours, theirs = read(copy), read(main)
             if ours.dtype != theirs.dtype or not torch.equal(ours, theirs):
                 raise ValueError(f"{copy} must be a copy of {main}, but differs")
     if model.device.type == "meta":
-        own = {  # copied out of the blocks, the last of which may reach beyond the weight
-            name: read(name).to(target.dtype, copy=name in quantized)
-            for name, target in state.items()
-            if name not in copies
-        }
-        model.load_state_dict(own, strict=False, assign=True)  # the copies are the same parameters
-        return
+        state = model.to_empty(device="cpu").state_dict()
     for name, target in state.items():
         target.copy_(read(name))
 
