@@ -8,6 +8,11 @@ jaxtyping.install_import_hook("dsnotes", "beartype.beartype")
 
 import pytest  # noqa: E402  (torch and dsnotes must be imported after the hook)
 import torch  # noqa: E402
+from hypothesis import settings  # noqa: E402
+
+# a busy machine is no fault of a property
+settings.register_profile("untimed", settings.default, deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)
