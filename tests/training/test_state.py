@@ -1,5 +1,6 @@
 """state: stop and resume bit for bit, the learning rate, checkpoints that do not fit."""
 
+import copy
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 
 from dsnotes.config import TINY
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mtp import add_modules
 from dsnotes.training import loop, texts
 from dsnotes.training.loop import language_step, next_token_loss
 from dsnotes.training.state import Report, TrainState
@@ -186,6 +188,71 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, change: dict[s
         train(other, step, checkpoint=tmp_path / "run.pt")
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        ({"num_experts_per_tok": 2}, {}, "config.num_experts_per_tok 2, got 4"),
+        ({"routed_scaling_factor": 3.0}, {}, "config.routed_scaling_factor 3.0, got 2.5"),
+        ({"num_hidden_layers": 1}, {}, "config.num_hidden_layers 1, got 2"),
+        ({}, {"learning_rate": 1e-3}, "optimizer.0.initial_lr 0.001, got 0.01"),
+        ({}, {"weight_decay": 0.0}, "optimizer.0.weight_decay 0.0, got 0.1"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_loaded(
+    tmp_path: Path, model: dict, options: dict, said: str
+) -> None:
+    """Nor is the learning rate of the old run taken without a word, or weights with another K."""
+    train(build(2), step, checkpoint=tmp_path / "run.pt")
+    other = TrainState.create(
+        DeepSeek(replace(SMALL, **model)), **{"steps": 2, "learning_rate": 1e-2} | options
+    )
+    before = copy.deepcopy(other.model.state_dict())
+    with pytest.raises(ValueError, match=f"another run: state must have {said}"):
+        train(other, step, checkpoint=tmp_path / "run.pt")
+    for name, value in other.model.state_dict().items():
+        assert value.equal(before[name]), name
+    assert (other.step, other.history) == (0, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda model: model.bfloat16(), add_modules],
+    ids=["bfloat16", "modules"],
+)
+def test_another_type_and_other_modules_are_another_model(tmp_path: Path, change) -> None:
+    train(build(2), step, checkpoint=tmp_path / "run.pt")
+    model = change(DeepSeek(SMALL))
+    other = TrainState.create(model, steps=2, learning_rate=1e-2, cooldown=0.3)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="another run: state must have model"):
+        train(other, step, checkpoint=tmp_path / "run.pt")
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def test_another_optimizer_is_another_run(tmp_path: Path) -> None:
+    train(build(2), step, checkpoint=tmp_path / "run.pt")
+    other = build(2)
+    other.optimizer = torch.optim.SGD(other.model.parameters(), lr=1e-2)
+    with pytest.raises(ValueError, match="another run: state must have optimizer"):
+        train(other, step, checkpoint=tmp_path / "run.pt")
+
+
+@pytest.mark.parametrize("state", [{}, {"steps": 2}, DeepSeek(SMALL).state_dict()])
+def test_a_state_without_its_parts_is_named(state: dict) -> None:
+    with pytest.raises(ValueError, match="state must hold steps, step, config, model"):
+        build().load_state_dict(dict(state))
+
+
+def test_a_loss_without_a_gradient_is_named() -> None:
+    with pytest.raises(ValueError, match="loss must carry a gradient"):
+        build().update(torch.tensor(1.0))
+    frozen = build()
+    frozen.model.requires_grad_(False)
+    with pytest.raises(ValueError, match="loss must carry a gradient"):
+        step(frozen)
+    assert frozen.step == 0
+
+
 @pytest.mark.parametrize("saved", [torch.zeros(3), {"steps": 2, "model": {}, "history": None}])
 def test_a_file_of_another_program_is_refused(tmp_path: Path, saved: object) -> None:
     torch.save(saved, tmp_path / "run.pt")
@@ -285,13 +352,16 @@ def test_a_checkpoint_that_cannot_be_written_is_refused_before_the_first_step(
         train(build(), never, checkpoint=tmp_path / "run.pt")
 
 
-@pytest.mark.parametrize("content", ["text", "part", "empty", "other"])
+@pytest.mark.parametrize("content", ["text", "part", "empty", "other", "bit"])
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "run.pt"
     train(build(steps=1), step, checkpoint=file)
     whole = file.read_bytes()
     if content == "other":
         torch.save([1, 2], file)
+    elif content == "bit":  # of a weight: nothing but the checksum tells
+        middle = whole.index(b"data/0") + 2000
+        file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 64]) + whole[middle + 1 :])
     else:
         file.write_bytes(
             {"text": b"loss 1.0", "part": whole[: len(whole) // 2], "empty": b""}[content]

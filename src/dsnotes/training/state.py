@@ -14,6 +14,8 @@ import copy
 import math
 import os
 import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +104,12 @@ class TrainState:
 
     @checked
     def update(self, loss: Float[Tensor, ""]) -> None:
-        """One optimizer step downhill, its gradient clipped to norm 1."""
+        """One optimizer step downhill, its gradient clipped to norm 1.
+
+        ValueError for a loss that no gradient can be taken of.
+        """
+        if not loss.requires_grad:
+            raise ValueError("loss must carry a gradient, got one that depends on no weight")
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -120,6 +127,7 @@ class TrainState:
         return {
             "steps": self.steps,
             "step": self.step,
+            "config": self.model.config.to_json(),
             "model": self.model.state_dict(),
             "reference": None if self.reference is None else self.reference.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -133,10 +141,20 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict` of a run with the same model and settings.
 
-        ValueError when that run has another number of steps.
+        ValueError, before anything is loaded, when that run has another number of steps, another
+        model or other settings of the optimizer.
         """
+        ours = self.state_dict()
+        if state.keys() != ours.keys():
+            raise ValueError(f"state must hold {', '.join(ours)}, got {', '.join(map(str, state))}")
         if state["steps"] != self.steps:
             raise ValueError(f"state must be of {self.steps} steps, got one of {state['steps']}")
+        expected, found = _constants(ours), _constants(state)
+        for name in expected | found:
+            if expected.get(name) != found.get(name):
+                raise ValueError(
+                    f"state must have {name} {expected.get(name)}, got {found.get(name)}"
+                )
         self.model.load_state_dict(state["model"])
         self.reference = None
         if state["reference"] is not None:
@@ -146,6 +164,18 @@ class TrainState:
         self.generator.set_state(state["generator"].cpu())  # the states of both live on the CPU
         self.sampler.set_state(state["sampler"].cpu())
         self.step, self.history = state["step"], list(state["history"])
+
+
+def _constants(state: dict[str, Any]) -> dict[str, Any]:
+    """What stays the same from the first step of a run to its last, by name."""
+    constants = {f"config.{name}": value for name, value in state["config"].items()}
+    for name, weight in state["model"].items():
+        constants[f"model.{name}"] = weight.dtype, tuple(weight.shape)
+    for i, group in enumerate(state["optimizer"]["param_groups"]):
+        kept = group.keys() - {"params", "lr", "betas", "momentum"}  # schedules move these
+        constants |= {f"optimizer.{i}.{name}": group[name] for name in sorted(kept)}
+        constants[f"optimizer.{i}.params"] = len(group["params"])
+    return constants
 
 
 class Snapshot:
@@ -175,11 +205,14 @@ class Snapshot:
         if not self.path.exists():
             return
         try:
+            with zipfile.ZipFile(self.path) as archive:  # torch.load does not look at checksums
+                if (damaged := archive.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"{damaged} is damaged")
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             if saved.keys() != state.state_dict().keys():
                 raise KeyError(f"other names: {', '.join(saved)}")
-        except (RuntimeError, EOFError, LookupError, TypeError, AttributeError,
-                pickle.UnpicklingError) as error:  # fmt: skip
+        except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError,
+                pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
             raise ValueError(
                 f"checkpoint {self.path} is no file that train has saved, or only a part of one "
                 f"({type(error).__name__})"
