@@ -187,6 +187,7 @@ class ModuleParser(MystParser):
         path = Path(env.doc2path(env.docname)).relative_to(src).with_suffix("")
         is_package = path.name == "__init__"
         module = ".".join(path.parts[:-1] if is_package else path.parts)
+        document.settings.smart_quotes = False  # of Chinese text: a full-width ’ in English
         super().parse(page(inputstring, module, module if is_package else ""), document)
 
         domain = env.get_domain("py")

@@ -53,7 +53,7 @@ class A(NamedTuple):
 def add(
     x: int,  # any
 ) -> int:
-    """x, and one more."""
+    """x's sum with one."""
 
 
 def _not_here():
@@ -147,6 +147,7 @@ def test_a_module_is_a_page_with_an_address_for_each_object(site):
     names = ("", ".LIMIT", ".A", ".A.size", ".add")
     assert all(page.find("section", id=f"pkg.mod{name}") for name in names)
     assert {div["lang"] for div in page.select("div.docstring")} == {"en"}
+    assert "x's sum" in page.get_text()  # no quotes of Chinese text in English
     lines = [a["href"] for a in page.select("a.codelink")]
     assert lines[-1] == "../../source/pkg/mod.html#L-36"
 
