@@ -208,12 +208,13 @@ def test_a_lambda_in_a_notebook_is_named(tmp_path: Path) -> None:
 
 
 ENDLESS = """
-import sys, tempfile
+import signal, sys, tempfile
 sys.path[:0] = [sys.argv[1]]
 import faults
 from dsnotes.training.dualpipe.engine import torch_dualpipev
 from dsnotes.training.dualpipe.launch import Ranks
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # not so behind a shell
     tempfile.tempdir = sys.argv[2]
     ranks = Ranks(2)
     print(*(process.pid for process in ranks._processes), flush=True)
