@@ -495,6 +495,18 @@ def test_recordings_can_be_nested_and_of_a_part_of_the_model() -> None:
     assert inner[0] is outer[1]
 
 
+def test_a_copy_made_inside_is_not_recorded() -> None:
+    """As a reference policy is; it would be recorded for ever, after the block as well."""
+    model, tokens = DeepSeek(WHOLE), torch.randint(256, (1, 4))
+    with record_routing(model) as routings:
+        twin = copy.deepcopy(model)
+        twin(tokens)
+        assert routings == []
+        model(tokens)
+    twin(tokens)
+    assert len(routings) == 2
+
+
 def test_an_error_inside_ends_the_recording() -> None:
     moe = build(SMALL)
     with pytest.raises(KeyError), record_routing(moe) as routings:

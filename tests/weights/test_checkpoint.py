@@ -142,6 +142,8 @@ def test_a_model_without_memory_gets_its_own(model: DeepSeek) -> None:
     with pytest.raises(ValueError, match=r"checkpoint lacks lm_head\.weight"):
         load_weights(empty, {n: t for n, t in tensors.items() if n != "lm_head.weight"})
     assert empty.device.type == "meta"
+    with pytest.raises(ValueError, match=r"model\.embed_tokens\.weight must hold numbers, got a t"):
+        load_weights(empty, empty.state_dict())
     load_weights(empty, tensors)
     assert same(empty, model)
     assert all(t.data_ptr() != tensors[n].data_ptr() for n, t in empty.state_dict().items())

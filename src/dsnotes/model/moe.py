@@ -24,7 +24,7 @@ Shapes: T tokens, E routed experts in G groups, K chosen by each token; a slot i
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 import torch
@@ -169,16 +169,16 @@ def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
         [torch.Size([32, 4]), torch.Size([32, 4])]
     """
     routings: list[Routing] = []
-    hooks = [
-        module.register_forward_hook(lambda _gate, _args, routing: routings.append(routing))
-        for module in model.modules()
-        if isinstance(module, Gate)
-    ]
-    try:
+    gates = [module for module in model.modules() if isinstance(module, Gate)]
+
+    def note(gate: Gate, _args: object, routing: Routing) -> None:
+        if gate in gates:  # a copy of the model has the hook as well
+            routings.append(routing)
+
+    with ExitStack() as hooks:
+        for gate in gates:
+            hooks.enter_context(gate.register_forward_hook(note))
         yield routings
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 @checked

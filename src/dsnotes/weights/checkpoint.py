@@ -154,6 +154,8 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
             _check_scale(name + SCALE, tensors[name + SCALE])
         elif tensors[name].dtype not in FLOATS:
             raise ValueError(f"{name} must hold floats, got {tensors[name].dtype}")
+        if tensors[name].is_meta:
+            raise ValueError(f"{name} must hold numbers, got a tensor on the device meta")
 
     def read(name: str) -> Tensor:
         if name not in quantized:
