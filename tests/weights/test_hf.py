@@ -1,4 +1,4 @@
-"""interop: weights to transformers and back, and what cannot be converted."""
+"""hf: weights to transformers and back, and what cannot be converted."""
 
 from dataclasses import replace
 
