@@ -113,6 +113,31 @@ def test_the_loss_is_zero_and_the_gradient_is_not(monkeypatch: pytest.MonkeyPatc
     assert gradients(run).abs().max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    "values", [None, 1.0, [1.0], [None] * 64, ["1"] * 64, [[1.0]] * 64, [float("nan")] * 64]
+)
+def test_a_reward_that_is_no_list_of_numbers_is_named(values: object) -> None:
+    run = fresh()
+    with pytest.raises(ValueError, match=r"reward must return one finite number .* \(64\), got"):
+        grpo_step(run, SMALL, reward=lambda texts, **columns: values)
+    with pytest.raises(ValueError, match=r"keep must return one finite number .* \(64\), got"):
+        rejection_sample(
+            run.model, SMALL, problems=32, samples=2, keep=lambda texts, **columns: values
+        )
+    assert run.step == 0
+
+
+def test_rewards_may_be_whole_numbers() -> None:
+    assert grpo_step(fresh(), SMALL, reward=lambda texts, **c: [1] * len(texts))["reward"] == 1.0
+
+
+def test_completions_of_padding_alone_are_refused() -> None:
+    run, prompts = fresh(), torch.ones(2, 4).long()
+    with pytest.raises(ValueError, match="loss must be finite, got nan"):
+        supervised_step(run, prompts, torch.full((2, 5), shellgame.PAD))
+    assert run.step == 0
+
+
 def test_columns_and_texts_belong_together() -> None:
     """Every text is scored with the answer of its own problem, the prefix included in the text."""
     seen: list[tuple[list[str], list[str]]] = []

@@ -162,6 +162,8 @@ def test_layout_of_a_completion() -> None:
         (lambda d, g: problems(0, generator=g), "count and swaps must be at least 1, got 0"),
         (lambda d, g: problems(1, swaps=0, generator=g), "at least 1, got 1 and 0"),
         (lambda d, g: encode("3 6-7 ="), "symbols of the shell game, got '6-7'"),
+        (lambda d, g: decode([3, 31]), "tokens must lie in 0 to 30, got 31"),
+        (lambda d, g: decode([-1]), "tokens must lie in 0 to 30, got -1"),
         (lambda d, g: completions(d, lengths=[1.0] * 6, generator=g), "must hold 7 frequencies"),
         (lambda d, g: completions(d, lengths=[0.0] * 7, generator=g), "not all 0"),
         (lambda d, g: completions(d, lengths=[-1.0] * 7, generator=g), "at least 0"),

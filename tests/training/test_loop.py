@@ -59,6 +59,20 @@ def test_next_token_loss_scores_position_i_against_token_i_plus_1() -> None:
     assert loop.next_token_loss(logits, tokens).item() == 0
 
 
+@pytest.mark.parametrize("shape", [(4, 1), (4, 0), (0, 8)])
+def test_nothing_to_predict_is_named(shape: tuple[int, int]) -> None:
+    """A mean over nothing is NaN, and one step on it makes all weights NaN."""
+    torch.manual_seed(0)
+    model = DeepSeek(SMALL)
+    batch = texts.Batch(torch.zeros(shape).long(), torch.zeros(shape[0]).long())
+    with pytest.raises(ValueError, match=r"tokens must hold two of a sequence, got shape \("):
+        loop.next_token_loss(torch.zeros(*shape, 256), batch.tokens)
+    with pytest.raises(ValueError, match=r"batch must hold tokens to predict, got \("):
+        loop.evaluate(model, batch)
+    with pytest.raises(ValueError, match="tokens must"):
+        trained(model, [batch])
+
+
 def test_load_counts_every_token_of_the_batch() -> None:
     _, steps = run(steps=2)
     assert steps[0]["load"].shape == (1, SMALL.n_routed_experts)

@@ -243,6 +243,17 @@ def test_a_state_without_its_parts_is_named(state: dict) -> None:
         build().load_state_dict(dict(state))
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_is_refused(number: float) -> None:
+    """Clipped to norm 1 its gradient is NaN: every weight would be, and then the checkpoint."""
+    state = build()
+    before = copy.deepcopy(state.model.state_dict())
+    with pytest.raises(ValueError, match=f"loss must be finite, got {number}"):
+        state.update(state.model(torch.zeros(1, 2).long()).sum() * number)
+    assert all(value.equal(before[name]) for name, value in state.model.state_dict().items())
+    assert state.step == 0
+
+
 def test_a_loss_without_a_gradient_is_named() -> None:
     with pytest.raises(ValueError, match="loss must carry a gradient"):
         build().update(torch.tensor(1.0))

@@ -33,7 +33,7 @@ from dsnotes.rl import presets, shellgame
 from dsnotes.rl.answers import final_answer
 from dsnotes.rl.grpo import group_advantages, grpo_loss
 from dsnotes.rl.objective import GRPO, Objective
-from dsnotes.rl.reward import RewardFunction, accuracy_reward, format_reward, weighted_sum
+from dsnotes.rl.reward import RewardFunction, accuracy_reward, format_reward, scored, weighted_sum
 from dsnotes.rl.rollout import Rollout, completion_log_probs, sample
 from dsnotes.rl.shellgame import Problems, Script
 from dsnotes.training.state import Report, TrainState
@@ -147,7 +147,7 @@ def grpo_step(
         temperature=temperature,
         sampler=state.sampler,
     )
-    rewards = torch.tensor(reward(texts, answer=answers))  # (prompts * G,)
+    rewards = torch.tensor(scored("reward", reward, texts, answer=answers))  # (prompts * G,)
     groups = rewards.view(preset.prompts, preset.group_size)
     advantages = group_advantages(groups, scale=objective.scale).flatten()
     log_probs = completion_log_probs(state.model, rollout, temperature=temperature)
@@ -238,7 +238,7 @@ def rejection_sample(
     rollout, texts, answers = respond(
         model, preset, given, samples=samples, sampler=_sampler(model, seed)
     )
-    scores = keep(texts, answer=answers)
+    scores = scored("keep", keep, texts, answer=answers)
     passed = torch.tensor([score >= 1 for score in scores], device=rollout.mask.device)
     if not passed.any():
         raise ValueError(f"keep must pass at least one of {len(scores)} completions, got none")

@@ -27,7 +27,7 @@ import numbers as numeric
 import operator
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias
 
 from dsnotes.rl.answers import HAN, final_answer, same_answer
@@ -181,16 +181,21 @@ def weighted_sum(
         raise ValueError(f"weights must be finite, got {weights}")
 
     def weighted(completions: Completions, **columns: Any) -> list[float]:
-        parts = [function(completions, **columns) for function in functions]
-        for i, values in enumerate(parts):
-            if len(values) != len(completions) or not all(map(_finite, values)):
-                raise ValueError(
-                    f"functions[{i}] must return one finite number per completion "
-                    f"({len(completions)}), got {values!r:.80}"
-                )
+        pairs = enumerate(functions)
+        parts = [scored(f"functions[{i}]", f, completions, **columns) for i, f in pairs]
         return [sum(map(operator.mul, weights, values)) for values in zip(*parts, strict=True)]
 
     return weighted
+
+
+def scored(name: str, function: RewardFunction, texts: Completions, **columns: Any) -> list[float]:
+    """What a reward function returns; ValueError unless one finite number per completion."""
+    values, n = function(texts, **columns), len(texts)
+    if not isinstance(values, Collection) or len(values) != n or not all(map(_finite, values)):
+        raise ValueError(
+            f"{name} must return one finite number per completion ({n}), got {values!r:.80}"
+        )
+    return [float(value) for value in values]
 
 
 def _right(found: str | None, reference: str) -> bool:

@@ -75,9 +75,14 @@ def encode(text: str) -> list[int]:
 def decode(tokens: Sequence[int]) -> str:
     """The text of tokens, with every tag on its own line and without padding.
 
-    >>> decode([2, 8, 9, 3, 4, 9, 5])
-    '<think>\\n3 4\\n</think>\\n<answer>\\n4\\n</answer>'
+    ValueError for a token that is no symbol.
+
+        >>> decode([2, 8, 9, 3, 4, 9, 5])
+        '<think>\\n3 4\\n</think>\\n<answer>\\n4\\n</answer>'
     """
+    unknown = [token for token in tokens if not 0 <= token < VOCAB_SIZE]
+    if unknown:
+        raise ValueError(f"tokens must lie in 0 to {VOCAB_SIZE - 1}, got {unknown[0]}")
     symbols = [SYMBOLS[token] for token in tokens if token != PAD]
     text = ""
     for before, symbol in zip(["", *symbols], symbols, strict=False):

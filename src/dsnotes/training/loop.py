@@ -159,10 +159,13 @@ def evaluate(model: DeepSeek, batch: texts.Batch) -> Evaluation:
     """Language loss and load of `batch`, one domain after the other; nothing is changed.
 
     Sum the load over the domains for MaxVio_global of each layer. Prediction modules do not run.
+    ValueError for a batch without tokens to predict.
 
         >>> evaluate(model, texts.held_out(seq_len=512)).load.shape  # domains, layers, experts
         torch.Size([4, 2, 16])
     """
+    if batch.tokens[:, 1:].numel() == 0:
+        raise ValueError(f"batch must hold tokens to predict, got {tuple(batch.tokens.shape)}")
     losses, loads = [], []
     for domain in batch.domain.unique():
         tokens = batch.tokens[batch.domain == domain].to(model.device)
@@ -178,9 +181,13 @@ def next_token_loss(
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy, in nats, of each token given the ones before it.
 
-    >>> next_token_loss(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]))  # ln 4
-    tensor(1.3863)
+    ValueError for sequences of one token, or none, of which there is nothing to predict.
+
+        >>> next_token_loss(torch.zeros(1, 3, 4), torch.tensor([[0, 1, 2]]))  # ln 4
+        tensor(1.3863)
     """
+    if tokens[:, 1:].numel() == 0:
+        raise ValueError(f"tokens must hold two of a sequence, got shape {tuple(tokens.shape)}")
     tokens = token_ids(tokens, vocab_size=logits.shape[-1])
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 

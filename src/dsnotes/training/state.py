@@ -106,8 +106,11 @@ class TrainState:
     def update(self, loss: Float[Tensor, ""]) -> None:
         """One optimizer step downhill, its gradient clipped to norm 1.
 
-        ValueError for a loss that no gradient can be taken of.
+        ValueError for a loss that is not finite, which would spoil every weight, or that no
+        gradient can be taken of.
         """
+        if not loss.isfinite():
+            raise ValueError(f"loss must be finite, got {loss.item()}")
         if not loss.requires_grad:
             raise ValueError("loss must carry a gradient, got one that depends on no weight")
         self.optimizer.zero_grad()
