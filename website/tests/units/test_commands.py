@@ -26,6 +26,7 @@ def running(command: str, folder: Path, *options: str, **environment: str) -> It
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text("the first page", "utf8")
     code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # if ignored
         "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import serve, live\n"
         "serve.HTML = pathlib.Path(sys.argv[2]); del sys.argv[1:3]\n"
         f"{command}.main()"
