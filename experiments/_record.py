@@ -58,7 +58,8 @@ def collect(
     """`run(*job)` of every job, in order, on one thread each, with a progress bar.
 
     `workers` is the number of processes side by side. A run that the folder `keep` already holds is
-    read from there, and every other one written there.
+    read from there, and every other one written there. ValueError for one of other settings, which
+    are the keywords of `run` as a `partial`, or of another job.
     """
     torch.set_num_threads(1)
     one_thread = {"initializer": torch.set_num_threads, "initargs": (1,)}
@@ -74,9 +75,16 @@ def _kept(run: Callable[..., Run], keep: Path | None, job: tuple) -> Run:
     if keep is None:
         return run(*job)
     file = keep / ("-".join(map(str, job)).replace("/", "_") + ".json")
+    given = getattr(run, "keywords", {})
+    of = repr((job, {k: v for k, v in given.items() if not isinstance(v, Path)}))
     if not file.exists():
-        _save(file, json.dumps(run(*job)))
-    return json.loads(file.read_text("utf-8"))
+        _save(file, json.dumps({"of": of, "run": run(*job)}))
+    kept = json.loads(file.read_text("utf-8"))
+    if kept.get("of") != of:
+        raise ValueError(
+            f"{file} holds a run of {kept.get('of')}, not of {of}: keep in another folder"
+        )
+    return kept["run"]
 
 
 def write(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -90,6 +91,20 @@ def test_runs_are_taken_up_again(records: ModuleType, tmp_path: Path) -> None:
     assert taken == [0, 1, 1]
     assert list(records.collect(run, jobs, keep=tmp_path)) == found
     assert len(taken) == 3
+
+
+def test_a_kept_run_of_other_settings_is_refused(records: ModuleType, tmp_path: Path) -> None:
+    """A record would say that its numbers are of the new ones."""
+
+    def run(variant: str, *, steps: int) -> dict[str, object]:
+        return {"variant": variant, "steps": steps}
+
+    short, long = partial(run, steps=1), partial(run, steps=2)
+    assert list(records.collect(short, [("a/b",)], keep=tmp_path)) == [run("a/b", steps=1)]
+    with pytest.raises(ValueError, match=r"a_b\.json holds a run of .*'steps': 1.*, not of .* 2"):
+        list(records.collect(long, [("a/b",)], keep=tmp_path))
+    with pytest.raises(ValueError, match=r"a_b\.json holds a run of .*'a/b'.*, not of .*'a_b'"):
+        list(records.collect(short, [("a_b",)], keep=tmp_path))
 
 
 def test_runs_side_by_side_keep_their_order(records: ModuleType) -> None:
