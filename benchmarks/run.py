@@ -62,10 +62,15 @@ def main() -> int:
         {m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"run", "_measure"}
     )
     parser = argparse.ArgumentParser(description="measure side by side with peers")
-    parser.add_argument("only", nargs="*", choices=[*names, []], help="default: all")
+    parser.add_argument(
+        "only", nargs="*", choices=[*names, []], metavar="name",
+        help=f"of {', '.join(names)}; default: all",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     parser.add_argument("--rounds", type=int, default=_measure.ROUNDS, help="of what is timed")
     arguments = parser.parse_args()
+    if arguments.rounds < 1:
+        parser.error(f"argument --rounds: must be at least 1, got {arguments.rounds}")
     _measure.ROUNDS = arguments.rounds
 
     rows = []

@@ -62,3 +62,11 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path: Path) -> None:
     for row in rows:
         assert row["ours"] > 0
         assert row["what"] in done.stdout
+
+
+def test_rounds_below_one_are_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks.run", "--rounds", "0"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--rounds: must be at least 1, got 0" in done.stderr
+    assert "Traceback" not in done.stderr
