@@ -1,6 +1,7 @@
 """Arrows between the rooms of `dsnotes` point one way, and some never exist."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,9 @@ def test_what_never_knows_of_what(who: str, what: str) -> None:
     assert len(paths) >= len(names)
     for path in paths:
         assert not [m for m in imports(path) if f"{m}.".startswith(f"{what}.")], path
+
+
+def test_tests_begin_with_the_name_of_their_module() -> None:
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        named = re.match(r'"""([a-z0-9_]+): ', path.read_text("utf8"))
+        assert named is None or f"test_{named[1]}" == path.stem, path

@@ -1,4 +1,4 @@
-"""rl: what is learned and what not, where groups give no signal, scores, and a run that learns."""
+"""r1_zero: what is learned and what not, groups without a signal, scores, and a run that learns."""
 
 import json
 from collections.abc import Callable

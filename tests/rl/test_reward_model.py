@@ -1,4 +1,4 @@
-"""preference: the Bradley-Terry loss against its definition, the scalar head, padding, learning."""
+"""reward_model: the Bradley-Terry loss by its definition, the scalar head, padding, learning."""
 
 import math
 import subprocess
