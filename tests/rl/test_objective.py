@@ -1,4 +1,4 @@
-"""objective: the clip in every quadrant, log-probs masks by hand, estimators of KL enumerated."""
+"""objective: the clip in every quadrant, log-probs, masks by hand, estimators of KL enumerated."""
 
 import math
 from collections.abc import Callable
