@@ -134,6 +134,22 @@ def test_gradients_agree_with_finite_differences(config: Config) -> None:
     assert torch.autograd.gradcheck(run, (x, *weights))
 
 
+def test_an_idle_expert_runs_only_where_its_gradient_is_asked_for() -> None:
+    moe, u = MoE(SMALL), torch.randn(1, SMALL.hidden_size)
+    ran: list[int] = []
+    for i, expert in enumerate(moe.experts):
+        expert.register_forward_hook(lambda *_, i=i: ran.append(i))
+    y = moe(u)
+    assert ran == list(range(SMALL.n_routed_experts))
+    y.sum().backward()
+    assert all(p.grad is not None for p in moe.experts.parameters())
+    ran.clear()
+    with torch.no_grad():
+        assert moe(u).equal(y)
+        assert sorted(ran) == moe.gate(u).indices.sort().values.flatten().tolist()
+        assert moe(u[:0]).shape == (0, SMALL.hidden_size)
+
+
 def test_names_are_those_of_the_released_checkpoint() -> None:
     config = replace(SMALL, n_routed_experts=2, num_experts_per_tok=1)
     shapes = {name: tuple(tensor.shape) for name, tensor in MoE(config).state_dict().items()}
