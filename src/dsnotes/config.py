@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dsnotes.checks.fields import check_fields
-from dsnotes.config_file import architecture, check_derived, read_json, released
+from dsnotes.config_file import architecture, check_derived, config_json, read_json
 
 ScoringFunc = Literal["softmax", "sigmoid"]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
@@ -157,7 +157,7 @@ class Config:
         >>> TINY.to_json()["model_type"]
         'deepseek_v3'
         """
-        return released(self)
+        return config_json(self)
 
 
 _MAY_BE_ZERO = {"first_k_dense_replace", "n_shared_experts", "num_nextn_predict_layers"}

@@ -135,7 +135,7 @@ def check_derived(raw: Mapping[str, Any], config: "Config") -> None:
             _check_allowed(name, raw[name], (follows(config),), "")
 
 
-def released(config: "Config") -> dict[str, Any]:
+def config_json(config: "Config") -> dict[str, Any]:
     """The released configuration that stands for `config`, which `architecture` reads."""
     fields = asdict(config)
     model_type = next(
