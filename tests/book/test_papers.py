@@ -9,18 +9,21 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 SECTIONS = sorted(
-    p.stem
-    for part in ("model", "training", "rl", "results")
-    for p in (ROOT / "book" / part).glob("*.md")
-    if p.stem != "index"
+    {  # a section may have several pages: fp8, fp8-accumulation
+        p.stem.partition("-")[0]
+        for part in ("model", "training", "rl", "results", "whole")
+        for p in (ROOT / "book" / part).glob("*.md")
+        if p.stem != "index"
+    }
 )
 ROWS = yaml.safe_load((ROOT / "book" / "data" / "papers.yml").read_text("utf8"))
 CITE = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
 
 
 def texts(section: str) -> list[str]:
-    """The page of a section and the prose of its notebook."""
-    found = [p.read_text("utf8") for p in (ROOT / "book").glob(f"*/{section}.md")]
+    """The pages of a section and the prose of its notebook."""
+    pages = [p for p in (ROOT / "book").glob("*/*.md") if p.stem.partition("-")[0] == section]
+    found = [p.read_text("utf8") for p in pages]
     notebook = ROOT / "notebooks" / f"{section}.ipynb"
     if notebook.is_file():
         cells = nbformat.read(notebook, as_version=4).cells

@@ -5,8 +5,9 @@ the post's list, ``:only: extra`` the others. The YAML is a list in the order of
 these fields:
 
     key       entry of the bibliography: title, number and link come from there
+    name      what the table calls it; the whole title is shown on hover
     brought   one sentence: what it brought
-    used_in   pages that use it (file names without folder and suffix; empty: none)
+    used_in   sections that use it (file names without folder and suffix; empty: none)
     post      true: in the post's list
     date      year-month, only where there is no arXiv number to tell it
 
@@ -29,7 +30,13 @@ from dsbook.gbt7714 import plain
 
 log = logging.getLogger(__name__)
 HEAD = ("时间", "论文", "带来了什么", "用在哪里")
-WIDTHS = (11, 38, 35, 16)
+WIDTHS = (11, 27, 42, 20)
+SECTION = {
+    "balance": "均衡",
+    "dualpipe": "DualPipe",
+    "moe": "MoE",
+    "reward": "奖励",
+}  # else capitals
 
 
 @lru_cache(maxsize=8)
@@ -59,7 +66,7 @@ class Papers(SphinxDirective):
 
         body = nodes.tbody()
         for row in yaml.safe_load(Path(file).read_text("utf8")):
-            missing = {"key", "post", "brought", "used_in"} - row.keys()
+            missing = {"key", "name", "post", "brought", "used_in"} - row.keys()
             if missing or row["key"] not in entries:
                 what = f"lacks {sorted(missing)}" if missing else "key not in the bibliography"
                 self._warn(f"{what}: {row}")
@@ -81,9 +88,9 @@ class Papers(SphinxDirective):
         return nodes.row("", *(nodes.entry("", cell) for cell in cells))
 
     def _row(self, row, entry) -> nodes.row:
-        title = nodes.paragraph(
-            "", "", nodes.inline("", plain(entry.fields["title"]), classes=["title"])
-        )
+        full = plain(entry.fields["title"])
+        name = nodes.abbreviation("", row["name"], explanation=full, classes=["title"])
+        title = nodes.paragraph("", "", name)
         number, url = entry.fields.get("eprint"), entry.fields.get("url")
         if url:
             text = f"arXiv:{number}" if number else "链接"
@@ -96,10 +103,9 @@ class Papers(SphinxDirective):
             if len(pages) != 1:
                 self._warn(f"{row['key']}: used_in names {name!r}, pages found: {pages}")
                 continue
-            # the file name as the text: it is the mechanism's one name in all four rooms
             xref = addnodes.pending_xref(
                 "",
-                nodes.inline("", name),
+                nodes.inline("", SECTION.get(name, name.upper())),
                 refdomain="std",
                 reftype="doc",
                 reftarget=f"/{pages[0]}",

@@ -634,7 +634,7 @@ $\foo{$ 和 {code}`pkg.mod.gone`。
 ```{papers} map.yml
 ```
 """
-ROW = {"key": "v3", "post": True, "brought": "一句话。", "used_in": ["page"]}
+ROW = {"key": "v3", "name": "V3", "post": True, "brought": "一句话。", "used_in": ["page"]}
 CONF = """
 import sys
 sys.path.insert(0, {ext!r})
@@ -752,7 +752,9 @@ def test_glued_figure_has_number_text_and_both_inks(good):
 def test_papers_and_references(good):
     _, page = good
     cells = [c.get_text(" ", strip=True) for c in page.select("table.papers tbody td")]
-    assert cells == ["2024-12", "DeepSeek-V3 Technical Report arXiv:2412.19437", "一句话。", "page"]
+    assert cells == ["2024-12", "V3 arXiv:2412.19437", "一句话。", "PAGE"]
+    whole = page.select_one("table.papers abbr.title")["title"]
+    assert whole == "DeepSeek-V3 Technical Report"
     assert "[PP/OL]" in page.select_one("div.citation").get_text()
 
 
@@ -771,6 +773,6 @@ def test_every_mistake_is_a_warning_with_its_place(tmp_path):
         r"page\.md:4: WARNING: no such symbol in src/: pkg\.mod\.gone",
         r"page\.md:\d+: WARNING: no picture 'nothing' glued in 'book/nb'",
         r"page\.md:\d+: WARNING: papers: key not in the bibliography",
-        r"page\.md:\d+: WARNING: papers: lacks \['brought', 'post', 'used_in'\]",
+        r"page\.md:\d+: WARNING: papers: lacks \['brought', 'name', 'post', 'used_in'\]",
     ):
         assert re.search(text, problems), f"{text}\n{problems}"
