@@ -1,4 +1,4 @@
-"""Every exercise of a section has its test."""
+"""Every exercise of a section has its test, a kind, stars and minutes."""
 
 import ast
 import re
@@ -6,22 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from .page import classes, labels
+from .test_notebooks import NOT_YET
+
 HERE = Path(__file__).parent
-BOOK = HERE.parents[1] / "book"
-SECTIONS = sorted(
-    {
-        section
-        for page in BOOK.glob("*/*.md")
-        for section in re.findall(r":label: ex-(\w+)-\d+", page.read_text("utf8"))
-    }
-)
+SECTIONS = sorted({label.rpartition("-")[0] for label in labels()})
 
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_every_exercise_has_a_test(section: str) -> None:
-    (page,) = BOOK.glob(f"*/{section}.md")
-    labels = re.findall(rf":label: ex-{section}-(\d+)", page.read_text("utf8"))
+    wanted = {label for label in labels() if label.rpartition("-")[0] == section}
     code = ast.parse((HERE / f"test_{section}.py").read_text("utf8"))
     tests = {item.name for item in code.body if isinstance(item, ast.FunctionDef)}
-    assert labels
-    assert sorted({f"test_{section}_{number}" for number in labels} - tests) == []
+    assert wanted
+    assert sorted({f"test_{label.replace('-', '_')}" for label in wanted} - tests) == []
+
+
+@pytest.mark.parametrize("label", [a for a in labels() if a.rpartition("-")[0] not in NOT_YET])
+def test_every_exercise_has_a_kind_stars_and_minutes(label: str) -> None:
+    found = classes(label)
+    assert len(found & {"hand", "predict", "implement", "bug", "open"}) == 1
+    assert len([c for c in found if re.fullmatch(r"stars-[123]", c)]) == 1
+    assert len([c for c in found if re.fullmatch(r"minutes-\d+", c)]) == 1
