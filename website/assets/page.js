@@ -101,3 +101,62 @@
   if (document.readyState === "complete") begin();
   else addEventListener("load", begin);
 }
+
+// A guess before a result (predict.py): the result unfolds once something was typed or chosen, and says how far off it was.
+{
+  const number = (text) => {
+    const found = text.replace(/−/g, "-").replace(/[,，\s]/g, "").match(/^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?(%?)$/i);
+    return found ? parseFloat(found[0]) / (found[3] ? 100 : 1) : NaN;
+  };
+  const shown = (value) => String(+value.toPrecision(4)).replace("-", "−");
+
+  // what to say of a guess; nothing, when it is no number and a number was asked for
+  const said = (guess, { answer, tolerance }, choices) => {
+    if (!answer) return `你猜 ${guess}。`;
+    if (choices) return guess === answer ? `你猜 ${guess}，猜对了。` : `你猜 ${guess}，答案是 ${answer}。`;
+    const [mine, right] = [number(guess), number(answer)];
+    if (Number.isNaN(mine)) return "";
+    const off = mine - right;
+    const near = Math.abs(off) <= tolerance * (Math.abs(right) || 1);
+    const how = near ? "猜得很准" : off > 0 ? "猜高了" : "猜低了";
+    return `你猜 ${shown(mine)}，答案是 ${shown(right)}：${how}。`;
+  };
+
+  for (const form of document.querySelectorAll(".predict-form")) {
+    const result = form.parentElement.querySelector(".predict-result");
+    const says = form.parentElement.querySelector(".predict-said");
+    const key = `predict ${location.pathname}#${form.parentElement.id}`;
+    const field = form.elements[0];
+    const show = (guess) => {
+      const text = said(guess, form.dataset, field.type === "radio");
+      says.textContent = text || "请填一个数。";
+      if (!text) return field.focus();
+      result.open = true;
+      form.parentElement.classList.add("answered");
+      try { sessionStorage.setItem(key, guess); } catch { /* a page from a folder may not store */ }
+    };
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const guess = new FormData(form).get(field.name).trim();
+      if (guess) show(guess);
+    });
+    let before = null;
+    try { before = sessionStorage.getItem(key); } catch { /* as above */ }
+    if (before) {
+      if (field.type === "radio") [...form.elements].forEach((e) => { if (e.value === before) e.checked = true; });
+      else field.value = before;
+      show(before);
+    }
+  }
+}
+
+// Equation beside code (eqcode.py): what has the same colour lights up together.
+for (const pair of document.querySelectorAll(".eqcode")) {
+  const light = (event) => {
+    const symbol = event.type === "mouseover" && event.target.closest?.(".sym");
+    const colour = symbol && [...symbol.classList].find((name) => /^s[a-d]$/.test(name));
+    for (const other of pair.querySelectorAll(".sym")) other.classList.toggle("on", Boolean(colour) && other.classList.contains(colour));
+  };
+  pair.addEventListener("mouseover", light);
+  pair.addEventListener("mouseleave", light);
+}

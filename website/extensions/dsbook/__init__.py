@@ -7,11 +7,14 @@ from __future__ import annotations
 
 PARTS = (
     "anchors",
+    "block",
     "cachekey",
     "citethis",
     "codelink",
     "csvtables",
+    "eqcode",
     "eqindex",
+    "exercises",
     "finish",
     "gbt7714",
     "katexmath",
@@ -21,9 +24,11 @@ PARTS = (
     "papers",
     "permalinks",
     "pipelinelab",
+    "predict",
     "reference",
     "repo",
     "runtimes",
+    "testlink",
     "zhsearch",
 )
 

@@ -55,6 +55,11 @@ def _symbols(path: Path, mtime: float) -> dict[str, int]:
     return found
 
 
+def symbols(path: Path) -> dict[str, int]:
+    """Dotted names inside a file, with their lines."""
+    return _symbols(path, path.stat().st_mtime)
+
+
 def locate(src: Path, symbol: str) -> tuple[Path, int] | None:
     """File and line of a dotted name below ``src``; None when there is no such name."""
     parts = symbol.split(".")
@@ -63,7 +68,7 @@ def locate(src: Path, symbol: str) -> tuple[Path, int] | None:
         for path in (base.with_suffix(".py"), base / "__init__.py"):
             if path.is_file():
                 rest = ".".join(parts[cut:])
-                line = _symbols(path, path.stat().st_mtime).get(rest) if rest else 1
+                line = symbols(path).get(rest) if rest else 1
                 return (path, line) if line else None
     return None
 
@@ -144,35 +149,35 @@ def source_pages(app):
     if app.builder.name != "html":
         return
     src = Path(app.srcdir) / app.config.codelink_src
-    formatter = HtmlFormatter(linenos="inline", linespans="L", anchorlinenos=True)
     for path in sorted(src.rglob("*.py")):
         relative = path.relative_to(src)
-        if any(part.endswith(".egg-info") for part in relative.parts):
-            continue
-        title = relative.as_posix()
-        code = path.read_text("utf8")
-        about = escape((ast.get_docstring(ast.parse(code)) or title).split("\n")[0])
-        body = highlight(code, PythonLexer(), formatter)
-        # Each number is a link to its line; out of the tab order, or a page has hundreds of stops.
-        body = body.replace('<a href="#L-', '<a tabindex="-1" href="#L-')
-        note = "本页由源文件生成，行号可以直接链接。"
-        if app.config.book_repo_url:
-            file = f"{app.config.codelink_src}/{title}"
-            url = f"{app.config.book_repo_url}/blob/{app.config.book_repo_branch}/{file}"
-            note += f' <a href="{url}">在仓库中查看</a>'
-        html = (
-            f'<h1>{title}</h1>\n<p>{note}</p>\n<div class="source-page" tabindex="0" lang="en">'
-            f"{body}</div>"
-        )
-        yield (
-            f"{PAGES}/{relative.with_suffix('').as_posix()}",
-            {
-                "title": title,
-                "body": html,
-                "metatags": f'<meta name="description" content="{about}">',
-            },
-            "page.html",
-        )
+        if not any(part.endswith(".egg-info") for part in relative.parts):
+            yield page(app, path, relative.as_posix())
+
+
+def page(app, path: Path, title: str) -> tuple[str, dict[str, str], str]:
+    """A Python file as a page of the site: name, content and template."""
+    formatter = HtmlFormatter(linenos="inline", linespans="L", anchorlinenos=True)
+    code = path.read_text("utf8")
+    about = escape((ast.get_docstring(ast.parse(code)) or title).split("\n")[0])
+    body = highlight(code, PythonLexer(), formatter)
+    # Each number is a link to its line; out of the tab order, or a page has hundreds of stops.
+    body = body.replace('<a href="#L-', '<a tabindex="-1" href="#L-')
+    note = "本页由源文件生成，行号可以直接链接。"
+    if app.config.book_repo_url:
+        file = path.relative_to(app.srcdir).as_posix()
+        url = f"{app.config.book_repo_url}/blob/{app.config.book_repo_branch}/{file}"
+        note += f' <a href="{url}">在仓库中查看</a>'
+    html = (
+        f'<h1>{title}</h1>\n<p>{note}</p>\n<div class="source-page" tabindex="0" lang="en">'
+        f"{body}</div>"
+    )
+    context = {
+        "title": title,
+        "body": html,
+        "metatags": f'<meta name="description" content="{about}">',
+    }
+    return f"{PAGES}/{title.removesuffix('.py')}", context, "page.html"
 
 
 def setup(app):

@@ -6,7 +6,9 @@ is read from the archive that npm publishes, as are the style sheet and the font
 KaTeX cannot parse is a Sphinx warning with file and line, hence an error under ``-W``. Numbers of
 formulas: `mathtags`.
 
-Setting ``katex_macros``: a dict of LaTeX macros available in every formula.
+Setting ``katex_macros``: a dict of LaTeX macros available in every formula. ``\\sa{…}`` to
+``\\sd{…}`` give what is inside one of four colours (see `eqcode`); a formula is copied and searched
+without them.
 """
 
 from __future__ import annotations
@@ -38,6 +40,11 @@ OLD_FONTS = re.compile(
     r",url\([^)]+\) format\(\"(?:woff|truetype)\"\)"
 )  # every browser reads WOFF2
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}", re.DOTALL)
+SYMBOLS = {rf"\s{c}": rf"\htmlClass{{sym s{c}}}{{#1}}" for c in "abcd"}
+PLAIN = dict.fromkeys(SYMBOLS, "{#1}")
+GROUP = r"\{[^{}]*\}"
+for _ in range(4):  # braces in braces
+    GROUP = rf"\{{(?:[^{{}}]|{GROUP})*\}}"
 log = logging.getLogger(__name__)
 
 
@@ -75,12 +82,13 @@ def _render(tex: str, display: bool, macros: tuple[tuple[str, str], ...]) -> str
         "displayMode": display,
         "throwOnError": True,
         "strict": "ignore",  # CJK inside \text is meant
-        "macros": dict(macros),
+        "trust": True,  # for \htmlClass; the formulas are our own
+        "macros": dict(macros) | SYMBOLS,
     }
     try:
         page = _engine(os.getpid()).call("katex.renderToString", tex, options)
         # what a reader copies must mean something elsewhere, where our macros are not known
-        plain = html.escape(expand(tex, dict(macros)), quote=False)
+        plain = html.escape(expand(tex, dict(macros) | PLAIN), quote=False)
         page = TEX.sub(lambda match: match[1] + plain + match[3], page)
         return page.replace(' columnspacing=""', "")  # of a table of one column; not valid
     except JSEvalException as error:
@@ -97,7 +105,7 @@ def expand(tex: str, macros: dict[str, str]) -> str:
     '\\mathbb{E}\\mathbf{x}'
     """
     for name, meaning in macros.items():
-        argument = r"\s*(\{(?:[^{}]|\{[^{}]*\})*\}|\\[a-zA-Z]+|\S)" if "#1" in meaning else ""
+        argument = rf"\s*({GROUP}|\\[a-zA-Z]+|\S)" if "#1" in meaning else ""
 
         def filled(match: re.Match[str], meaning: str = meaning) -> str:
             given = match[1] if match.re.groups else ""

@@ -57,7 +57,7 @@ WORD = re.compile(r"\w{2,}|[Α-Ωα-ω]")  # a Greek letter is looked for by its
 SKIPPED = (nodes.citation, nodes.Invisible, nodes.raw, nodes.system_message, addnodes.toctree)
 LOOK = re.compile(
     r"\\(?:math(?:bf|rm|cal|bb|sf)|text(?:bf|rm|tt)?|operatorname\*?|vect|bm|left|right|big+[lrg]?|"
-    r"displaystyle|tag\s*\{\d+\}|label\s*\{[^}]*\}|quad|qquad)(?![a-zA-Z])"
+    r"displaystyle|tag\s*\{\d+\}|label\s*\{[^}]*\}|quad|qquad|s[abcd])(?![a-zA-Z])"
 )
 
 
