@@ -3,9 +3,14 @@
 import dataclasses
 
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V2_LITE, DEEPSEEK_V3, TINY, Config
 from dsnotes.model import counts
+from dsnotes.model.attention import use_attention
+from dsnotes.model.deepseek import DeepSeek
 
 
 def test_one_layer_of_v3_by_part() -> None:
@@ -48,3 +53,24 @@ def test_a_model_without_experts_in_use_activates_everything() -> None:
     parts = counts.breakdown(dense)
     embedding = parts[0].total
     assert sum(p.activated for p in parts) == sum(p.total for p in parts) - embedding
+
+
+@pytest.mark.parametrize("groups", [None, 4, 1])
+@pytest.mark.parametrize("query_rank", [48, None])
+def test_multiply_adds_are_those_of_the_matrices(
+    groups: int | None, query_rank: int | None
+) -> None:
+    """PyTorch counts the products of a pass; experts that no token has chosen take part in none."""
+    config = dataclasses.replace(TINY, q_lora_rank=query_rank)
+    model = DeepSeek(config)
+    if groups is not None:
+        model = use_attention(model, num_key_value_heads=groups)
+    seq = 16
+    with FlopCounterMode(display=False) as flops, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        model(torch.zeros(1, seq, dtype=torch.long))
+    # the counter knows no causal mask: every token looks at all of them, and value heads of MLA
+    # are padded to the width of its keys
+    padded = 0 if groups else TINY.qk_head_dim - TINY.v_head_dim
+    extra = TINY.num_hidden_layers * TINY.num_attention_heads * seq * padded
+    counted = counts.multiply_adds(config, past=seq, num_key_value_heads=groups)
+    assert flops.get_total_flops() == 2 * seq * (counted + extra)

@@ -3,6 +3,7 @@
 rope         positions as angles, and YaRN
 cache        what attention keeps of a token
 mla          multi-head latent attention
+attention    the baselines of it: multi-head, grouped-query, multi-query
 mlp          the feed-forward network, SwiGLU
 moe          many of them, of which a token meets a few
 balance      how they come to be evenly loaded

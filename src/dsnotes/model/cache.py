@@ -13,7 +13,7 @@ Departures
     - The paper counts numbers per token; `nbytes` counts what is allocated.
 
 Legend of shapes: batch, seq (new tokens), past (all places a new token can look at, its own
-included), and c_r = kv_lora_rank + qk_rope_head_dim channels.
+included), and c_r = kv_lora_rank + qk_rope_head_dim channels, or the `width` given.
 """
 
 import torch
@@ -33,8 +33,8 @@ class LatentCache:
     are written after those, and whatever memory holds beyond them is never attended to. Meant for
     inference: no gradient flows through it.
 
-    `latents` is (num_layers, batch_size, capacity, c + r); `num_layers` is by default that of the
-    main model.
+    `latents` is (num_layers, batch_size, capacity, width); `num_layers` is by default that of the
+    main model. `width` is by default that of MLA, c + r; keys and values by head take 2 n_g d_h.
 
         >>> cache = LatentCache(TINY, batch_size=2, capacity=8)
         >>> positions, mask = cache.open(3)
@@ -53,12 +53,13 @@ class LatentCache:
         batch_size: int,
         capacity: int,
         num_layers: int | None = None,
+        width: int | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         num_layers = config.num_hidden_layers if num_layers is None else num_layers
-        at_least(1, batch_size=batch_size, capacity=capacity, num_layers=num_layers)
-        width = config.kv_lora_rank + config.qk_rope_head_dim
+        width = config.kv_lora_rank + config.qk_rope_head_dim if width is None else width
+        at_least(1, batch_size=batch_size, capacity=capacity, num_layers=num_layers, width=width)
         self.latents = torch.zeros(
             num_layers, batch_size, capacity, width, dtype=dtype, device=device
         )
@@ -72,7 +73,7 @@ class LatentCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the latents: layers * batch * capacity * (c + r) * element size."""
+        """Bytes of the latents: layers * batch * capacity * width * element size."""
         return self.latents.nbytes
 
     @checked

@@ -27,13 +27,22 @@ class Count:
     activated: int
 
 
-def attention_parameters(config: Config) -> int:
+def attention_parameters(
+    config: Config, *, num_key_value_heads: int | None = None, head_dim: int | None = None
+) -> int:
     """Parameters of one MLA block: W^DQ, W^UQ+W^QR, W^DKV+W^KR, W^UK+W^UV, W^O, two norms.
 
-    >>> attention_parameters(DEEPSEEK_V3)
-    187107328
+    With `num_key_value_heads` those of a baseline of `model.attention`: W^Q, W^K, W^V, W^O.
+
+        >>> attention_parameters(DEEPSEEK_V3)
+        187107328
+        >>> attention_parameters(DEEPSEEK_V3, num_key_value_heads=128, head_dim=128)
+        469762048
     """
     c = config
+    if num_key_value_heads is not None:
+        dim = c.hidden_size // c.num_attention_heads if head_dim is None else head_dim
+        return 2 * c.hidden_size * dim * (c.num_attention_heads + num_key_value_heads)
     query_width = c.num_attention_heads * c.qk_head_dim
     if c.q_lora_rank is None:
         query = c.hidden_size * query_width
@@ -75,25 +84,30 @@ def moe_parameters(config: Config) -> Count:
     )
 
 
-def breakdown(config: Config) -> list[Count]:
+def breakdown(
+    config: Config, *, num_key_value_heads: int | None = None, head_dim: int | None = None
+) -> list[Count]:
     """Parameters of the main model by part; their sums are the published sizes.
 
-    >>> sum(c.total for c in breakdown(DEEPSEEK_V3))
-    671026419200
-    >>> sum(c.activated for c in breakdown(DEEPSEEK_V3))
-    36625618432
+    The two last arguments are those of `attention_parameters`.
+
+        >>> sum(c.total for c in breakdown(DEEPSEEK_V3))
+        671026419200
+        >>> sum(c.activated for c in breakdown(DEEPSEEK_V3))
+        36625618432
     """
     c = config
     n_moe = c.num_hidden_layers - c.first_k_dense_replace
     expert = mlp_parameters(c.hidden_size, c.moe_intermediate_size)
     embedding = c.vocab_size * c.hidden_size
+    attention = attention_parameters(c, num_key_value_heads=num_key_value_heads, head_dim=head_dim)
 
     def always_on(name: str, size: int) -> Count:
         return Count(name, size, size)
 
     return [
         Count("embedding", embedding, 0),
-        always_on("attention", c.num_hidden_layers * attention_parameters(c)),
+        always_on("attention", c.num_hidden_layers * attention),
         always_on(
             "dense feed-forward",
             c.first_k_dense_replace * mlp_parameters(c.hidden_size, c.intermediate_size),
@@ -108,6 +122,36 @@ def breakdown(config: Config) -> list[Count]:
         always_on("norms", (2 * c.num_hidden_layers + 1) * c.hidden_size),
         always_on("output head", embedding),
     ]
+
+
+def multiply_adds(
+    config: Config,
+    *,
+    past: int,
+    num_key_value_heads: int | None = None,
+    head_dim: int | None = None,
+) -> int:
+    """Multiply-adds of one forward pass per token that looks at `past` tokens, its own included.
+
+    One for each weight of a matrix that the token uses, and one for each channel of each key and
+    value that a head reads. Norms, softmax and look-ups are left out. Keys and values of MLA count
+    as decompressed once, when their token is new: training and prompts. The other arguments are
+    those of `attention_parameters`.
+
+        >>> multiply_adds(DEEPSEEK_V3, past=4096)
+        46858698752
+    """
+    c = config
+    parts = breakdown(c, num_key_value_heads=num_key_value_heads, head_dim=head_dim)
+    gates = (c.num_hidden_layers - c.first_k_dense_replace) * c.n_routed_experts
+    weights = sum(part.activated for part in parts if part.name != "norms")
+    weights -= gates if c.topk_method == "noaux_tc" else 0  # a bias is added, not multiplied
+    read = c.qk_head_dim + c.v_head_dim
+    if num_key_value_heads is not None:
+        read = 2 * (c.hidden_size // c.num_attention_heads if head_dim is None else head_dim)
+    else:
+        weights -= c.num_hidden_layers * (c.kv_lora_rank + (c.q_lora_rank or 0))  # norms
+    return weights + c.num_hidden_layers * c.num_attention_heads * past * read
 
 
 def mtp_module_parameters(config: Config) -> int:

@@ -39,7 +39,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: Config, layer_idx: int, *, dense: bool) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.self_attn = MLA(config, layer_idx)
+        self.self_attn: nn.Module = MLA(config, layer_idx)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.mlp = MLP(config.hidden_size, config.intermediate_size) if dense else MoE(config)
 
@@ -68,6 +68,7 @@ class Backbone(nn.Module):
         )
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.frequencies = rope_frequencies(config)  # no buffer: it stays float64 under .bfloat16()
+        self.cache_width = config.kv_lora_rank + config.qk_rope_head_dim  # cached in each layer
 
     @checked
     def forward(
@@ -165,13 +166,8 @@ class DeepSeek(nn.Module):
         limit = self.config.max_position_embeddings
         if capacity > limit:
             raise ValueError(f"capacity {capacity} exceeds max_position_embeddings ({limit})")
-        return LatentCache(
-            self.config,
-            batch_size=batch_size,
-            capacity=capacity,
-            dtype=self.dtype,
-            device=self.device,
-        )
+        size = {"batch_size": batch_size, "capacity": capacity, "width": self.model.cache_width}
+        return LatentCache(self.config, **size, dtype=self.dtype, device=self.device)
 
     @torch.no_grad()
     @checked
