@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,8 @@ from dsnotes.training.loop import evaluate, language_step, moe_layers, train
 from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches
 
-from .page import page, solution
+from .notebook import NOTEBOOKS, answers, cells
+from .page import exercise, page, solution
 
 
 def test_moe_1() -> None:
@@ -27,7 +29,7 @@ def test_moe_1() -> None:
     expert = sum(weight.numel() for weight in weights)
     layers = DEEPSEEK_V3.num_hidden_layers - DEEPSEEK_V3.first_k_dense_replace
     text = page("moe")
-    table = text[text.index(":name: tab-moe-symbols") : text.index("### DeepSeekMoE")]
+    table = text[text.index(":name: tab-moe-symbols") : text.index("### 路由：")]
     for given in ("$d=7168$", "2,048", f"| {layers} |"):
         assert given in table
     activated = 36_625_618_432 + layers * 8 * expert
@@ -173,3 +175,38 @@ def test_moe_6() -> None:
     without_experts = evaluate(model, text).loss
     assert abs(without_shared - one_more) < 0.3  # V1 saw +0.6 in a model that leans on its experts
     assert abs(without_experts - one_more) < 0.3
+
+
+def test_moe_7() -> None:
+    """The answer for one token, against the gate of the library on random tokens."""
+    names: dict[str, Any] = {}
+    exec(answers(NOTEBOOKS / "moe.ipynb")["moe-7"].right, names)
+    gate = Gate(replace(TINY, hidden_size=16, routed_scaling_factor=1.0)).double()
+    with torch.no_grad():
+        gate.weight.copy_(torch.eye(16))
+        for s, b in zip(torch.rand(50, 16).double(), torch.rand(50, 16) - 0.7, strict=True):
+            gate.e_score_correction_bias.copy_(b)
+            indices, weights, _ = gate(s.logit()[None])
+            chosen, shares = names["route_one"](s.tolist(), b.tolist(), 2, 4)
+            assert chosen == indices[0].tolist()
+            assert shares == pytest.approx(weights[0].tolist())
+    assert "python -m dsnotes.practice moe" in exercise("moe-7")
+
+
+def test_moe_8() -> None:
+    """The function on the page is that of the notebook; mended it is the gate without groups."""
+    given = cells(NOTEBOOKS / "moe.ipynb", "exercise")["moe-8"]
+    assert given in exercise("moe-8")
+    names: dict[str, Any] = {}
+    exec(answers(NOTEBOOKS / "moe.ipynb")["moe-8"].right, names)
+    gate = Gate(replace(TINY, n_group=1, topk_group=1, routed_scaling_factor=1.0))
+    with torch.no_grad():
+        gate.weight.normal_()
+        gate.e_score_correction_bias.normal_()
+    routing = gate(torch.randn(9, TINY.hidden_size))
+    _, weights = names["gate_to_mend"](routing.scores, gate.e_score_correction_bias, 4)
+    torch.testing.assert_close(weights, routing.weights)
+    for mended in (weights, routing.weights):
+        (grad,) = torch.autograd.grad(mended.square().sum(), gate.weight, retain_graph=True)
+        assert grad.norm() > 0
+    assert "`weights = scores.gather(1, indices)`" in solution("moe-8")
