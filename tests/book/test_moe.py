@@ -71,7 +71,7 @@ def test_the_switches_of_three_generations() -> None:
     assert of_v3["打分"] == config.scoring_func
     assert of_v3["选中之后归一"] == ("是" if config.norm_topk_prob else "否")
     assert of_v3["选择时加偏置"] == ("是" if config.topk_method == "noaux_tc" else "否")
-    assert of_v3["再乘一个常数（只见于代码与配置）"] == str(config.routed_scaling_factor)
+    assert of_v3["再乘一个常数"] == str(config.routed_scaling_factor)
     assert of_v3["限制去处"] == f"至多 {config.topk_group} 个节点"
     assert of_v3["共享专家"] == f"另设 {config.n_shared_experts} 个"
 
