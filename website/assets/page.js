@@ -112,8 +112,8 @@
 
   // what to say of a guess; nothing, when it is no number and a number was asked for
   const said = (guess, { answer, tolerance }, choices) => {
-    if (!answer) return `你猜 ${guess}。`;
-    if (choices) return guess === answer ? `你猜 ${guess}，猜对了。` : `你猜 ${guess}，答案是 ${answer}。`;
+    if (!answer) return `你猜“${guess}”。`;
+    if (choices) return guess === answer ? `你猜“${guess}”，猜对了。` : `你猜“${guess}”，答案是“${answer}”。`;
     const [mine, right] = [number(guess), number(answer)];
     if (Number.isNaN(mine)) return "";
     const off = mine - right;
@@ -154,7 +154,7 @@
 for (const pair of document.querySelectorAll(".eqcode")) {
   const light = (event) => {
     const symbol = event.type === "mouseover" && event.target.closest?.(".sym");
-    const colour = symbol && [...symbol.classList].find((name) => /^s[a-d]$/.test(name));
+    const colour = symbol && [...symbol.classList].find((name) => /^sym-/.test(name));
     for (const other of pair.querySelectorAll(".sym")) other.classList.toggle("on", Boolean(colour) && other.classList.contains(colour));
   };
   pair.addEventListener("mouseover", light);

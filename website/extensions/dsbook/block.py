@@ -37,6 +37,8 @@ PARTS = {  # name → page that explains it, and what it is called
     "r1": ("book/results/r1", "R1 的成绩"),
 }
 
+DRAWN_AS = {"attention": "mla"}  # the part it is in the drawing
+
 
 class block(nodes.General, nodes.Element):
     """The drawing; `part` is the lit one, or empty."""
@@ -75,33 +77,29 @@ def drawing(svg: bytes, part: str, address) -> str:
         for key in ("fill", "stroke"):
             if key in element.attrib:
                 style = f"{key}:{element.get(key)};{style}"
-        if style:
-            element.set("style", PAINT.sub(_themed, style).rstrip(";"))
-    what = PARTS[part][1] if part else ""
-    root.set("role", "group")
-    root.set("class", "lit-one" if part else "lit-all")
-    about = (
-        f"整个模型的图，亮起的一处是本节：{what}" if part else "整个模型的图，每一处通向它的一节"
-    )
-    root.set("aria-label", about)
-    for group in root.iterfind(f".//{{{SVG}}}g[@data-part]"):
+        if (themed := PAINT.sub(_themed, style)) != style:
+            element.set("style", themed.rstrip(";"))
+    root.set("role", "group")  # an image has no links inside
+    if part:
+        root.attrib.pop("aria-labelledby", None)
+        for tag in ("title", "desc"):
+            for element in root.findall(f"{{{SVG}}}{tag}"):
+                root.remove(element)
+        root.set("aria-label", f"整个模型的图，亮起的一处是本节：{PARTS[part][1]}")
+    lit = DRAWN_AS.get(part, part)
+    for group in root.findall(f".//{{{SVG}}}g[@data-part]"):
         name = group.get("data-part")
-        if name == part:
+        if name == lit:
             group.set("class", "lit")
-        if name not in PARTS:
-            continue
         page, title = PARTS[name]
         href = address(page)
         if href is None:
             continue
         link = etree.Element(f"{{{SVG}}}a", {"href": href, "aria-label": title})
         if part:
-            link.set("tabindex", "-1")  # eleven stops before the first sentence would be too many
-        parent, tail = group.getparent(), group.tail
-        parent.replace(group, link)
-        link.tail, group.tail = tail, None
-        caption = etree.SubElement(link, f"{{{SVG}}}title")
-        caption.text = title
+            link.set("tabindex", "-1")  # ten stops before the first sentence would be too many
+        group.getparent().replace(group, link)
+        etree.SubElement(link, f"{{{SVG}}}title").text = title
         link.append(group)
     text = etree.tostring(root, encoding="unicode")
     return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)

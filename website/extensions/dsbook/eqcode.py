@@ -105,15 +105,22 @@ def _tokens(code: str, colours: dict[str, str]) -> Iterator[tuple[_TokenType, st
 def highlighted(code: str, colours: dict[str, str]) -> str:
     """The code as HTML; `colours`: identifier → class.
 
-    >>> highlighted("s = w", {"s": "sa"})
-    '<span class="sym sa">s</span> <span class="o">=</span> <span class="n">w</span>\\n'
+    >>> highlighted("s", {"s": "sa"})
+    '<span class="line"><span class="sym sym-a">s</span>\\n</span>'
     """
     out = []
     for kind, text, colour in _tokens(code, colours):
-        name = f"sym {colour}" if colour else STANDARD_TYPES.get(kind, "")
-        blank = text.isspace() or not name
-        out.append(escape(text) if blank else f'<span class="{name}">{escape(text)}</span>')
-    return "".join(out)
+        name = f"sym sym-{colour[1:]}" if colour else STANDARD_TYPES.get(kind, "")
+        for part in text.splitlines(keepends=True):  # a string may go over several
+            plain = part.isspace() or not name
+            out.append(escape(part) if plain else f'<span class="{name}">{escape(part)}</span>')
+    # a line that is too long goes on under its own beginning (the style sheet knows its depth)
+    lines = []
+    for line in "".join(out).splitlines(keepends=True):
+        depth = len(line) - len(line.lstrip(" "))
+        style = f' style="--depth:{depth}ch"' if depth else ""
+        lines.append(f'<span class="line"{style}>{line}</span>')
+    return "".join(lines)
 
 
 class eq_code(nodes.literal_block):

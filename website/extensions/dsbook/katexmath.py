@@ -40,7 +40,7 @@ OLD_FONTS = re.compile(
     r",url\([^)]+\) format\(\"(?:woff|truetype)\"\)"
 )  # every browser reads WOFF2
 ENVIRONMENT = re.compile(r"\\begin\{(\w+\*?)\}(?:(?!\\begin\{).)*?\\end\{\1\}", re.DOTALL)
-SYMBOLS = {rf"\s{c}": rf"\htmlClass{{sym s{c}}}{{#1}}" for c in "abcd"}
+SYMBOLS = {rf"\s{c}": rf"\htmlClass{{sym sym-{c}}}{{#1}}" for c in "abcd"}
 PLAIN = dict.fromkeys(SYMBOLS, "{#1}")
 GROUP = r"\{[^{}]*\}"
 for _ in range(4):  # braces in braces
