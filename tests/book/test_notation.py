@@ -19,6 +19,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "model/mtp": "多 token 预测",
     "training/fp8": "FP8 混合精度训练",
     "training/dualpipe": "流水线",
+    "training/dualpipe-overlap": "流水线",
     "rl/reward": "强化学习",
     "rl/grpo": "强化学习",
     "results/r1": "结果",

@@ -14,7 +14,6 @@ NOT_YET = {
     "mla",
     "mtp",
     "fp8",
-    "dualpipe",
     "reward",
     "grpo",
     "v3",

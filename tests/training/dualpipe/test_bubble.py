@@ -129,7 +129,7 @@ def test_two_stages_have_no_bubble() -> None:
         assert set(simulate(dualpipe(2, 4), Durations(1, 1, 1, pair)).idle) == {0}
 
 
-PAGE = (HERE.parents[2] / "book" / "training" / "dualpipe.md").read_text("utf-8")
+PAGE = (HERE.parents[2] / "book" / "appendix" / "reproduction.md").read_text("utf-8")
 TABLE = PAGE.split(":name: tab-dualpipe-exact\n")[1].split(":::")[0].strip().splitlines()[2:]
 
 

@@ -72,7 +72,8 @@ def middle_waits(num_stages: int, durations: Durations | None = None) -> tuple[T
         raise ValueError(
             f"pair must be at least forward ({d.forward}) for the closed forms, got {d.full_pair}"
         )
-    k, end = num_stages // 2 - 1, (num_stages // 2 - 1) * max(0, d.backward_input - d.weight)
+    k = num_stages // 2 - 1
+    end = k * max(0, d.backward_input - d.weight)
     first_gradient = max(0, k * d.backward_input - (k + 1) * d.forward)
     late = d.full_pair - d.backward
     if late >= 0:
