@@ -1,5 +1,6 @@
-"""What the examples in docstrings find ready: a small model, some tokens, and the usual names."""
+"""What the examples in docstrings find ready: small models, some tokens, and the usual names."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ def _names(
 
     from dsnotes.config import DEEPSEEK_V3, TINY
     from dsnotes.model.deepseek import DeepSeek
+    from dsnotes.training.poems import vocabulary
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     doctest_namespace.update(torch=torch, F=F, TINY=TINY, DEEPSEEK_V3=DEEPSEEK_V3)
+    doctest_namespace.update(POET=replace(TINY, vocab_size=len(vocabulary())))
     doctest_namespace.update(model=DeepSeek(TINY), tokens=torch.randint(TINY.vocab_size, (2, 16)))

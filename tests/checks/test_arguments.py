@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import dsnotes
 from dsnotes.config import DEEPSEEK_V3, TINY
+from dsnotes.data.poems import quatrains
 from dsnotes.model import moe
 from dsnotes.model.balance import BiasBalancer
 from dsnotes.model.cache import LatentCache
@@ -34,7 +35,8 @@ from dsnotes.rl.objective import DAPO, Objective
 from dsnotes.rl.reward import accuracy_reward
 from dsnotes.rl.reward_model import RewardModel
 from dsnotes.rl.rollout import sample
-from dsnotes.training import texts
+from dsnotes.rl.verse import verse_reward
+from dsnotes.training import poems, texts
 from dsnotes.training.fp8.formats import BLOCK, E4M3, TILE, quantize
 from dsnotes.training.fp8.linear import V3_RECIPE, Bf16Linear, Fp8Linear
 from dsnotes.training.state import Report, Snapshot, TrainState
@@ -45,8 +47,8 @@ MODULES = (
     "checks.numeric",
     *(f"model.{m}" for m in ("balance", "cache", "deepseek", "mla", "mlp", "moe", "mtp", "rope")),
     *("model.speculative", "training.fp8.formats", "training.fp8.gemm", "training.fp8.linear"),
-    *("training.loop", "training.state", "training.texts"),
-    *(f"rl.{m}" for m in ("grpo", "keypoints", "objective", "ppo", "presets", "r1_zero")),
+    *("training.loop", "training.poems", "training.state", "training.texts"),
+    *(f"rl.{m}" for m in ("grpo", "keypoints", "objective", "poet", "ppo", "presets", "r1_zero")),
     *("rl.reward_model", "rl.rollout", "rl.shellgame", "weights.checkpoint", "weights.hf"),
 )
 
@@ -61,6 +63,8 @@ APART = {
     "training.fp8.formats.check_scales": "is a check itself, of what `name` says",
     "weights.hf.from_transformers": "takes a model of transformers; tests/weights/test_hf.py",
     "weights.hf.to_transformers": "loads transformers, which takes long; tests/weights/test_hf.py",
+    "training.poems.vocabulary": "takes nothing",
+    "training.poems.held_out": "takes nothing",
     "training.texts.corpus": "takes one of the names of domains; tests/training/test_texts.py",
     "weights.checkpoint.load": "takes files; tests/weights/test_checkpoint.py",
 }
@@ -119,6 +123,11 @@ def model() -> DeepSeek:
 @functools.cache
 def plain() -> DeepSeek:
     return DeepSeek(presets.LAPTOP.config)
+
+
+@functools.cache
+def poet() -> DeepSeek:
+    return DeepSeek(dataclasses.replace(TINY, vocab_size=len(poems.vocabulary())))
 
 
 @functools.cache
@@ -595,6 +604,31 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "rollout": sample(plain(), ints(2, 3), group_size=2, max_new_tokens=2, stop_token=0),
         "temperature": 1.0,
     },
+    "rl.rollout.policy_step": lambda: {
+        "state": TrainState.create(plain(), steps=1, learning_rate=1e-3),
+        "rollout": sample(plain(), ints(2, 3), group_size=2, max_new_tokens=2, stop_token=0),
+        "rewards": floats(2, 2),
+        "max_new_tokens": 2,
+        "objective": DAPO,
+        "temperature": 1.0,
+    },
+    "rl.poet.compose": lambda: {
+        "model": poet(),
+        "prompts": [("五", "尤")],
+        "samples": 2,
+        "temperature": 1.0,
+        "sampler": generator(),
+    },
+    "rl.poet.verse_step": lambda: {
+        "state": TrainState.create(poet(), steps=1, learning_rate=1e-3),
+        "prompts": 1,
+        "group_size": 2,
+        "reward": verse_reward,
+        "objective": DAPO,
+        "temperature": 1.0,
+    },
+    "rl.poet.score": lambda: {"texts": ["", ""], "form": ["五"] * 2, "rhyme": ["尤"] * 2},
+    "rl.poet.evaluate": lambda: {"model": poet(), "samples": 1, "temperature": 1.0, "seed": 0},
     "model.rope.rope_frequencies": lambda: {"config": TINY},
     "model.rope.yarn_range": lambda: {
         "scaling": DEEPSEEK_V3.rope_scaling,
@@ -653,6 +687,15 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "model.mlp.MLP.forward": lambda: {
         "self": dsnotes.model.mlp.MLP(4, 3),
         "x": floats(2, 4),
+    },
+    "training.poems.prompt": lambda: {"form": "五", "rhyme": "尤"},
+    "training.poems.room": lambda: {"form": "五"},
+    "training.poems.encode": lambda: {"poem": quatrains()[0]},
+    "training.poems.decode": lambda: {"tokens": [0, 1]},
+    "training.poems.batches": lambda: {"steps": 1, "batch_size": 4, "seed": 0},
+    "training.poems.character_loss": lambda: {
+        "model": poet(),
+        "tokens": poems.held_out().tokens[:2],
     },
     "training.texts.tokens": lambda: {"text": "a"},
     "training.texts.batches": lambda: {

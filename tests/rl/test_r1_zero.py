@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.rl import r1_zero, shellgame
+from dsnotes.rl import rollout, shellgame
 from dsnotes.rl.objective import DEEPSEEKMATH, OBJECTIVES
 from dsnotes.rl.presets import GPU, LAPTOP, PRESETS, new_model
 from dsnotes.rl.r1_zero import base_step, evaluate, grpo_step, rejection_sample, supervised_step
@@ -100,13 +100,13 @@ def test_equal_rewards_give_no_gradient() -> None:
 
 def test_the_loss_is_zero_and_the_gradient_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     losses = []
-    loss = r1_zero.grpo_loss
+    loss = rollout.grpo_loss
 
     def recorded(*a, **k):
         losses.append(loss(*a, **k))
         return losses[-1]
 
-    monkeypatch.setattr(r1_zero, "grpo_loss", recorded)
+    monkeypatch.setattr(rollout, "grpo_loss", recorded)
     run = fresh()
     grpo_step(run, SMALL, reward=lambda texts, **columns: [float(len(t) % 2) for t in texts])
     assert abs(losses[0].item()) < 1e-6
@@ -188,13 +188,13 @@ def test_a_constant_average_is_over_what_an_answer_may_have(
 ) -> None:
     """Dr. GRPO's max_length is that of the preset, unless the objective has one of its own."""
     seen: list[int | None] = []
-    loss = r1_zero.grpo_loss
+    loss = rollout.grpo_loss
 
     def recorded(*a, objective, **k):
         seen.append(objective.max_length)
         return loss(*a, objective=objective, **k)
 
-    monkeypatch.setattr(r1_zero, "grpo_loss", recorded)
+    monkeypatch.setattr(rollout, "grpo_loss", recorded)
     grpo_step(fresh(), SMALL, objective=OBJECTIVES["dr-grpo"])
     grpo_step(fresh(), SMALL, objective=replace(OBJECTIVES["dr-grpo"], max_length=50))
     assert seen == [SMALL.max_new_tokens, 50]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from dsnotes.config import TINY
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.rl.rollout import Rollout, completion_log_probs, sample
+from dsnotes.rl.rollout import Rollout, completion_log_probs, policy_step, sample
+from dsnotes.training.state import TrainState
 
 VOCAB, STOP = 6, 5
 SMALL = replace(TINY, vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, initializer_range=0.3)
@@ -110,3 +111,23 @@ def test_bad_input() -> None:
         draw(model, prompts, max_new_tokens=0)
     with pytest.raises(ValueError, match=r"temperature must be positive, got 0\.0"):
         completion_log_probs(model, draw(model, prompts), temperature=0.0)
+
+
+def test_a_step_moves_towards_what_earned_more_than_its_group() -> None:
+    model, prompts = build(), torch.tensor([[1, 2, 3], [4, 0, 1]])
+    state = TrainState.create(model, steps=1, learning_rate=1e-5)
+    rollout = draw(model, prompts)
+    before = completion_log_probs(model, rollout).detach().sum(1).view(2, 4)
+    rewards = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.5] * 4])
+    policy_step(state, rollout, rewards, max_new_tokens=6)
+    change = completion_log_probs(model, rollout).detach().sum(1).view(2, 4) - before
+    assert change[0, 0] > change[0, 1:].max()
+    assert state.step == 1
+
+
+def test_a_reward_for_every_completion_is_needed() -> None:
+    state = TrainState.create(build(), steps=1, learning_rate=1e-3)
+    rollout = draw(state.model, torch.tensor([[1, 2, 3]]))
+    with pytest.raises(ValueError, match=r"rewards must be one for each of 4 completions, got"):
+        policy_step(state, rollout, torch.zeros(1, 3), max_new_tokens=6)
+    assert state.step == 0

@@ -33,6 +33,19 @@ class Poem(NamedTuple):
         return punctuated(self.lines)
 
 
+def asked_for(form: str, rhyme: str) -> None:
+    """ValueError unless there is such a form and such a rhyme group.
+
+    >>> asked_for("五", "冬瓜")
+    Traceback (most recent call last):
+    ValueError: rhyme must be one of the groups 東冬江...咸, got '冬瓜'
+    """
+    if form not in FORMS:
+        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
+    if len(rhyme) != 1 or rhyme not in RHYMES:
+        raise ValueError(f"rhyme must be one of the groups {RHYMES}, got {rhyme!r}")
+
+
 def punctuated(lines: tuple[str, ...]) -> str:
     """The lines with a comma and a full stop after them in turn.
 

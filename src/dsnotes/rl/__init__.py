@@ -7,9 +7,11 @@ reward_model  rewards by a model, trained on pairs
 objective     what PPO and GRPO share
 grpo          group relative policy optimization
 ppo           proximal policy optimization, with a critic
-rollout       completions sampled from a model
+rollout       completions sampled from a model, and the step that learns from them
 shellgame     a task a program can check
 keypoints     a task whose reward model can be fooled
 presets       the sizes of a small R1-Zero
 r1_zero       a small R1-Zero: supervised text, then GRPO
+verse         the rules of regulated verse
+poet          a model that writes verse by these rules
 """

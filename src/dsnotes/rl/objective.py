@@ -48,7 +48,7 @@ class Objective:
     clip_low: float = 0.2
     clip_high: float | None = None  # as clip_low
     beta: float = 0.0  # weight of the KL to the reference
-    max_length: int | None = None  # None with "constant": `r1_zero.grpo_step` knows it
+    max_length: int | None = None  # None with "constant": `rollout.policy_step` knows it
 
     def __post_init__(self) -> None:
         check_fields(self)

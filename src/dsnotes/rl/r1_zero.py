@@ -18,7 +18,6 @@ Departures
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -31,10 +30,9 @@ from dsnotes.checks.numeric import at_least
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl import presets, shellgame
 from dsnotes.rl.answers import final_answer
-from dsnotes.rl.grpo import group_advantages, grpo_loss
 from dsnotes.rl.objective import GRPO, Objective
 from dsnotes.rl.reward import RewardFunction, accuracy_reward, format_reward, scored, weighted_sum
-from dsnotes.rl.rollout import Rollout, completion_log_probs, sample
+from dsnotes.rl.rollout import Rollout, policy_step, sample
 from dsnotes.rl.shellgame import Problems, Script
 from dsnotes.training.state import Report, TrainState
 
@@ -135,8 +133,6 @@ def grpo_step(
         >>> list(grpo_step(state, presets.LAPTOP, objective=Objective(average="token")))
         ['reward', 'accuracy', 'length']
     """
-    if objective.average == "constant" and objective.max_length is None:
-        objective = replace(objective, max_length=preset.max_new_tokens)
     given = shellgame.problems(preset.prompts, swaps=preset.swaps, generator=state.generator)
     rollout, texts, answers = respond(
         state.model,
@@ -148,22 +144,14 @@ def grpo_step(
         sampler=state.sampler,
     )
     rewards = torch.tensor(scored("reward", reward, texts, answer=answers))  # (prompts * G,)
-    groups = rewards.view(preset.prompts, preset.group_size)
-    advantages = group_advantages(groups, scale=objective.scale).flatten()
-    log_probs = completion_log_probs(state.model, rollout, temperature=temperature)
-    ref_log_probs = None
-    if objective.beta > 0:
-        reference = state.reference or state.set_reference()
-        ref_log_probs = completion_log_probs(reference, rollout, temperature=temperature)
-    loss = grpo_loss(
-        log_probs,
-        log_probs.detach(),  # the policy that sampled is the one updated
-        advantages.to(log_probs.device),
-        rollout.mask,
+    policy_step(
+        state,
+        rollout,
+        rewards.view(preset.prompts, preset.group_size),
+        max_new_tokens=preset.max_new_tokens,
         objective=objective,
-        ref_log_probs=ref_log_probs,
+        temperature=temperature,
     )
-    state.update(loss)
     accuracy = accuracy_reward(texts, answer=answers)
     return {
         "reward": rewards.mean().item(),

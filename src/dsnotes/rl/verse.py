@@ -27,7 +27,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from dsnotes.data.poems import FORMS, OBLIQUE, RHYMES, readings
+from dsnotes.data.poems import FORMS, OBLIQUE, asked_for, readings
 from dsnotes.rl.answers import HAN
 
 LEVEL = "平"
@@ -150,10 +150,7 @@ def judge(text: str, *, form: str, rhyme: str) -> Verdict:
         >>> judge("白日依山盡，黃河入海流。欲窮千里目，更上一層樓。", form="五", rhyme="尤")
         Verdict(form=True, rhyme=1.0, tones=1.0)
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
-    if len(rhyme) != 1 or rhyme not in RHYMES:
-        raise ValueError(f"rhyme must be one of the groups {RHYMES}, got {rhyme!r}")
+    asked_for(form, rhyme)
     lines = split(text)
     if lines is None or len(lines[0]) != FORMS[form]:
         return Verdict(False, 0.0, 0.0)

@@ -1,6 +1,7 @@
 """Training: the loop, its texts, numbers of eight bits, and pipelines over several processes.
 
 texts      small data sets
+poems      quatrains, one token a character
 loop       one optimizer step after the other
 state      what a run depends on, to stop it and take it up again
 fp8/       eight-bit floating point
