@@ -22,6 +22,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "training/dualpipe-overlap": "流水线",
     "rl/reward": "强化学习",
     "rl/grpo": "强化学习",
+    "rl/grpo-variants": "强化学习",
     "results/r1": "结果",
     "results/v3": "结果",
 }

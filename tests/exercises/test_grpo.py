@@ -7,10 +7,12 @@ import statistics
 import pytest
 import torch
 
+from dsnotes.rl import shellgame
 from dsnotes.rl.grpo import group_advantages, grpo_loss
-from dsnotes.rl.objective import Objective, clipped_surrogate, k3
+from dsnotes.rl.objective import Objective, clipped_surrogate, k3, token_log_probs
 
-from .page import solution
+from .notebook import NOTEBOOKS, answers
+from .page import exercise, solution
 
 
 def test_grpo_1() -> None:
@@ -110,3 +112,92 @@ def test_grpo_6() -> None:
         variance[size] = (second - mean**2) / (answers / size)
     falls = [variance[n] - variance[2 * n] for n in (2, 4, 8)]
     assert falls[0] > falls[1] > falls[2] > 0
+
+
+def test_grpo_7() -> None:
+    """Simulated: complete thoughts of the base text, from the right place and from anywhere."""
+    generator = torch.Generator().manual_seed(0)
+    given = shellgame.problems(40_000, generator=generator)
+    written = shellgame.completions(given, error=0.1, generator=generator)
+    last = written[:, -2] - shellgame.encode("1")[0]
+    assert (last == given.path[:, -1]).float().mean().item() == pytest.approx(0.56, abs=0.01)
+    assert r"$\frac15+\frac45\times0.875^6\approx0.56$" in solution("grpo-7")
+
+    right = torch.full((5,), 0.2, dtype=torch.float64)  # as a chain over the five places
+    wrong_step = torch.full((5, 5), 0.1 / 4, dtype=torch.float64).fill_diagonal_(0.9)
+    torch.testing.assert_close(right @ torch.linalg.matrix_power(wrong_step, 6), right)
+
+
+def test_grpo_8() -> None:
+    """What the command blanks is what the exercise and its solution name."""
+    assert "`python -m dsnotes.practice grpo`" in exercise("grpo-8")
+    for name in ("grpo.group_advantages", "objective.clipped_surrogate", "grpo.grpo_loss"):
+        assert f"{{code}}`dsnotes.rl.{name}`" in solution("grpo-8")
+
+
+def test_grpo_9() -> None:
+    """Each of the three lines alone makes a difference, and the last line none."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 6, 5, generator=generator)
+    tokens = torch.randint(5, (4, 6), generator=generator)
+    mask = torch.arange(5) < torch.tensor([[5], [3], [2], [4]])
+    rewards = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    found = token_log_probs(logits, tokens)
+    old = found - torch.tensor([[0.5], [0.5], [0.0], [0.0]])
+    a = group_advantages(rewards).flatten()[:, None]
+
+    def loss(log_probs: torch.Tensor, a: torch.Tensor, *, keep_min: bool = True) -> torch.Tensor:
+        rho = (log_probs - old).exp()
+        terms = rho.clamp(0.8, 1.2) * a
+        terms = torch.min(rho * a, terms) if keep_min else terms
+        return -((terms * mask).sum(1) / mask.sum(1)).mean()
+
+    right = loss(found, a)
+    torch.testing.assert_close(right, grpo_loss(found, old, a.flatten(), mask))
+    shifted = logits.log_softmax(-1).gather(-1, tokens[..., None])[:, 1:, 0]
+    over_all = ((rewards - rewards.mean()) / rewards.std()).flatten()[:, None]
+    for wrong in (loss(shifted, a), loss(found, over_all), loss(found, a, keep_min=False)):
+        assert abs(wrong - right).item() > 1e-2
+    lines = exercise("grpo-9").partition("```python\n")[2].splitlines()
+    assert [n for n in "124" if f"第 {n} 行" in solution("grpo-9")] == ["1", "2", "4"]
+    assert "rewards.mean()" in lines[0]
+    assert "gather" in lines[1]
+    assert "clamp" in lines[3]
+
+
+def test_grpo_10() -> None:
+    rewards = torch.tensor([[1.1, 0.1, 0.1, 0.0]])
+    same, larger = (
+        group_advantages(10 * rewards + 3, scale=scale) / group_advantages(rewards, scale=scale)
+        for scale in (True, False)
+    )
+    torch.testing.assert_close(same, torch.ones(1, 4))
+    torch.testing.assert_close(larger, torch.full((1, 4), 10.0))
+    assert "GRPO 的优势不变" in solution("grpo-10")
+    assert "10 倍" in solution("grpo-10")
+
+
+def test_grpo_11() -> None:
+    """Enumerated: the term has the right mean, and as a loss no gradient on average."""
+    assert "log_probs - ref_log_probs" in exercise("grpo-11")
+    generator = torch.Generator().manual_seed(0)
+    logits, ref = torch.randn(2, 5, generator=generator, dtype=torch.float64)
+    logits.requires_grad_()
+    policy, ref = logits.log_softmax(0), ref.log_softmax(0)
+    weight = policy.detach().exp()
+    assert (weight * (policy - ref)).sum().item() > 0
+    (gradient,) = torch.autograd.grad((weight * (policy - ref)).sum(), logits)
+    assert gradient.abs().max().item() < 1e-12
+
+
+def test_grpo_12() -> None:
+    """The sum of (PPO-11), written out, is what the solution computes from the end."""
+    names: dict = {}
+    exec(answers(NOTEBOOKS / "grpo.ipynb")["grpo-12"].right, names)
+    rewards, values, gamma, lam = [0.0, -0.1, 0.0, 1.0], [0.4, 0.5, 0.3, 0.8], 0.9, 0.95
+    after = [*values[1:], 0.0]
+    delta = [r + gamma * v1 - v for r, v1, v in zip(rewards, after, values, strict=True)]
+    summed = [
+        sum((gamma * lam) ** (later - t) * delta[later] for later in range(t, 4)) for t in range(4)
+    ]
+    assert names["advantages_of"](rewards, values, gamma, lam) == pytest.approx(summed)

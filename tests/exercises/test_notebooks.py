@@ -15,7 +15,6 @@ NOT_YET = {
     "mtp",
     "fp8",
     "reward",
-    "grpo",
     "v3",
     "r1",
 }

@@ -191,7 +191,7 @@ def grpo_loss(
             pi, ref = pi.sum(dim=1, keepdim=True), ref.sum(dim=1, keepdim=True)
         kl = k3(pi, ref)  # DeepSeekMath (4), V3 (27)
         terms = terms - objective.beta * kl
-        slope = (kl + ref - pi).abs()  # |r - 1|
+        slope = (kl + ref - pi).abs()  # |x - 1|
         steepness = steepness + objective.beta * torch.maximum(kl, slope).detach()
 
     if objective.max_length is not None:

@@ -144,7 +144,7 @@ def completion_mask(
 def k1(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """-log r with r = pi_ref / pi: an unbiased estimate of KL(pi || ref), which can be negative.
+    """-log x with x = pi_ref / pi: an unbiased estimate of KL(pi || ref), which can be negative.
 
     As a loss its gradient is 0 in expectation over samples from pi. All three estimators are
     computed in float64; ValueError when the result does not fit the type of `log_probs`.
@@ -152,40 +152,40 @@ def k1(
         >>> k1(torch.tensor([-1.0]), torch.tensor([-2.0]))
         tensor([1.])
     """
-    log_r = widened(ref_log_probs) - widened(log_probs)
-    return _estimate(-log_r, log_probs, ref_log_probs)
+    log_x = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(-log_x, log_probs, ref_log_probs)
 
 
 @checked
 def k2(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """(log r)^2 / 2: a biased estimate, at least 0. As a loss it has the gradient of KL(pi || ref).
+    """(log x)^2 / 2: a biased estimate, at least 0. As a loss it has the gradient of KL(pi || ref).
 
     >>> k2(torch.tensor([-1.0]), torch.tensor([-2.0]))
     tensor([0.5000])
     """
-    log_r = widened(ref_log_probs) - widened(log_probs)
-    return _estimate(log_r.square() / 2, log_probs, ref_log_probs, slope=log_r)
+    log_x = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(log_x.square() / 2, log_probs, ref_log_probs, slope=log_x)
 
 
 @checked
 def k3(
     log_probs: Float[Tensor, "*shape"], ref_log_probs: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """r - 1 - log r (DeepSeekMath eq 4, V3 eq 27): an unbiased estimate of the KL, at least 0.
+    """x - 1 - log x (DeepSeekMath eq 4, V3 eq 27): an unbiased estimate of the KL, at least 0.
 
     As a loss it has the gradient of the other direction, KL(ref || pi).
 
         >>> k3(torch.tensor([-1.0]), torch.tensor([-2.0]))
         tensor([0.3679])
     """
-    log_r = widened(ref_log_probs) - widened(log_probs)
-    return _estimate(log_r.expm1() - log_r, log_probs, ref_log_probs, slope=log_r)
+    log_x = widened(ref_log_probs) - widened(log_probs)
+    return _estimate(log_x.expm1() - log_x, log_probs, ref_log_probs, slope=log_x)
 
 
 def _estimate(k: Tensor, *log_probs: Tensor, slope: Tensor | None = None) -> Tensor:
-    bound = None if slope is None else k + slope.abs()  # k3: |1 - r| <= k3 + |log r|
+    bound = None if slope is None else k + slope.abs()  # k3: |1 - x| <= k3 + |log x|
     return narrowed(
         k, *log_probs, what="log_probs and ref_log_probs lie too far apart", bound=bound
     )
