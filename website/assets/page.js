@@ -160,3 +160,30 @@ for (const pair of document.querySelectorAll(".eqcode")) {
   pair.addEventListener("mouseover", light);
   pair.addEventListener("mouseleave", light);
 }
+
+// Poems before and after (verses.py): written character by character, and a button for the next prompt.
+for (const verses of document.querySelectorAll("figure.verses")) {
+  const pairs = [...verses.querySelectorAll(".pair")];
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  for (const character of verses.querySelectorAll(".poem")) {
+    const texts = [];
+    for (const walk = document.createTreeWalker(character, NodeFilter.SHOW_TEXT); walk.nextNode();) texts.push(walk.currentNode);
+    for (const text of texts) {
+      text.replaceWith(...[...text.data].map((c) => Object.assign(document.createElement("span"), { textContent: c })));
+    }
+  }
+  const write = (pair) => {
+    for (const other of pairs) other.hidden = other !== pair;
+    if (still.matches) return;
+    for (const poem of pair.querySelectorAll(".poem")) {
+      poem.querySelectorAll("span").forEach((character, i) => character.animate(
+        [{ opacity: 0 }, { opacity: 1 }], { duration: 150, delay: 110 * i, fill: "backwards" }));
+    }
+  };
+  const next = Object.assign(document.createElement("button"), { type: "button", textContent: "换一首" });
+  let shown = 0;
+  next.addEventListener("click", () => write(pairs[(shown = (shown + 1) % pairs.length)]));
+  verses.querySelector("figcaption").append(next);
+  verses.setAttribute("aria-live", "polite");
+  write(pairs[0]);
+}

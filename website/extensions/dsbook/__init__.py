@@ -29,6 +29,7 @@ PARTS = (
     "repo",
     "runtimes",
     "testlink",
+    "verses",
     "zhsearch",
 )
 
