@@ -11,6 +11,7 @@ from dsnotes.config import DEEPSEEK_V2, DEEPSEEK_V2_LITE, DEEPSEEK_V3, TINY, Con
 from dsnotes.model import counts
 from dsnotes.model.attention import use_attention
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mtp import add_modules, predict
 
 
 def test_one_layer_of_v3_by_part() -> None:
@@ -74,3 +75,16 @@ def test_multiply_adds_are_those_of_the_matrices(
     extra = TINY.num_hidden_layers * TINY.num_attention_heads * seq * padded
     counted = counts.multiply_adds(config, past=seq, num_key_value_heads=groups)
     assert flops.get_total_flops() == 2 * seq * (counted + extra)
+
+
+def test_multiply_adds_of_a_module() -> None:
+    model, seq = add_modules(DeepSeek(TINY)), 17
+    tokens = torch.zeros(1, seq, dtype=torch.long)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        hidden = model.hidden(tokens)
+        with FlopCounterMode(display=False) as flops:
+            predict(model, hidden, tokens)
+    past = seq - 1
+    main, both = (counts.multiply_adds(TINY, past=past, modules=d) for d in (0, 1))
+    padded = TINY.num_attention_heads * past * (TINY.qk_head_dim - TINY.v_head_dim)
+    assert flops.get_total_flops() == 2 * past * (both - main + padded)

@@ -130,28 +130,34 @@ def multiply_adds(
     past: int,
     num_key_value_heads: int | None = None,
     head_dim: int | None = None,
+    modules: int = 0,
 ) -> int:
     """Multiply-adds of one forward pass per token that looks at `past` tokens, its own included.
 
     One for each weight of a matrix that the token uses, and one for each channel of each key and
     value that a head reads. Norms, softmax and look-ups are left out. Keys and values of MLA count
-    as decompressed once, when their token is new: training and prompts. The other arguments are
-    those of `attention_parameters`.
+    as decompressed once, when their token is new: training and prompts. `modules` is how many MTP
+    modules run along, with latent attention and the head once more. The other arguments are those
+    of `attention_parameters`.
 
         >>> multiply_adds(DEEPSEEK_V3, past=4096)
         46858698752
     """
-    c = config
-    parts = breakdown(c, num_key_value_heads=num_key_value_heads, head_dim=head_dim)
-    gates = (c.num_hidden_layers - c.first_k_dense_replace) * c.n_routed_experts
-    weights = sum(part.activated for part in parts if part.name != "norms")
-    weights -= gates if c.topk_method == "noaux_tc" else 0  # a bias is added, not multiplied
-    read = c.qk_head_dim + c.v_head_dim
-    if num_key_value_heads is not None:
-        read = 2 * (c.hidden_size // c.num_attention_heads if head_dim is None else head_dim)
-    else:
-        weights -= c.num_hidden_layers * (c.kv_lora_rank + (c.q_lora_rank or 0))  # norms
-    return weights + c.num_hidden_layers * c.num_attention_heads * past * read
+    c, groups = config, num_key_value_heads
+    dim = c.hidden_size // c.num_attention_heads if head_dim is None else head_dim
+    head = c.vocab_size * c.hidden_size
+    latent = attention_parameters(c) - c.kv_lora_rank - (c.q_lora_rank or 0)  # without its norms
+    latent += c.num_attention_heads * past * (c.qk_head_dim + c.v_head_dim)
+    by_head = 0
+    if groups is not None:
+        by_head = attention_parameters(c, num_key_value_heads=groups, head_dim=dim)
+        by_head += c.num_attention_heads * past * 2 * dim
+    dense = mlp_parameters(c.hidden_size, c.intermediate_size)
+    moe = moe_parameters(c).activated - router_parameters(c) + c.n_routed_experts * c.hidden_size
+    main = c.num_hidden_layers * (latent if groups is None else by_head) + head
+    main += c.first_k_dense_replace * dense
+    main += (c.num_hidden_layers - c.first_k_dense_replace) * moe
+    return main + modules * (2 * c.hidden_size**2 + latent + moe + head)
 
 
 def mtp_module_parameters(config: Config) -> int:
@@ -164,6 +170,16 @@ def mtp_module_parameters(config: Config) -> int:
     d = config.hidden_size
     layer = attention_parameters(config) + moe_parameters(config).total + 2 * d
     return 2 * d * d + 3 * d + layer
+
+
+def mtp_module_activated(config: Config) -> int:
+    """Parameters of an MTP module that one token uses, its own ones as in `mtp_module_parameters`.
+
+    >>> mtp_module_activated(DEEPSEEK_V3)
+    688100608
+    """
+    moe = moe_parameters(config)
+    return mtp_module_parameters(config) - moe.total + moe.activated
 
 
 def released_parameters(config: Config) -> int:

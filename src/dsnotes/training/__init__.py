@@ -3,7 +3,9 @@
 texts      small data sets
 poems      quatrains, one token a character
 loop       one optimizer step after the other
+growth     one model that grows, part by part
 state      what a run depends on, to stop it and take it up again
 fp8/       eight-bit floating point
 dualpipe/  pipelines in both directions
+pipelined  a model cut into the stages of one
 """
