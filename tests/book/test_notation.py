@@ -18,6 +18,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "model/mla": "多头潜在注意力",
     "model/mtp": "多 token 预测",
     "training/fp8": "FP8 混合精度训练",
+    "training/fp8-accumulation": "FP8 混合精度训练",
     "training/dualpipe": "流水线",
     "training/dualpipe-overlap": "流水线",
     "rl/reward": "强化学习",

@@ -13,7 +13,6 @@ NOT_YET = {
     "balance",
     "mla",
     "mtp",
-    "fp8",
     "reward",
     "v3",
     "r1",

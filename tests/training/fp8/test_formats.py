@@ -391,8 +391,8 @@ def test_bad_shapes_are_named_without_run_time_annotations() -> None:
 def test_where_numbers_become_0_as_the_page_says() -> None:
     """Below 1/458,752 of the largest in E4M3 (2^-18.8), below 1/254 in INT8 (2^-8)."""
     page = (Path(__file__).parents[3] / "book" / "training" / "fp8.md").read_text("utf-8")
-    assert "1/458,752（$2^{-18.8}$）才成了 0" in page
-    assert "缩到 1/254（约 $2^{-8}$）以下却已经是 0" in page
+    assert "小于最大值的 $2^{-18.8}$，也就是前面算的 $1/458752$，才归了零" in page
+    assert "缩到 $1/254$ 以下却已经是零" in page
     for fmt, ratio in ((E4M3, 458_752), (INT8, 254)):
         x = torch.tensor([fmt.max, fmt.max / ratio * 0.999, fmt.max / ratio * 1.001])
         assert cast(x, fmt).float().ne(0).tolist() == [True, False, True]

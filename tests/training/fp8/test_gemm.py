@@ -183,6 +183,15 @@ def test_trap_9_wgrad_needs_tiles_along_the_tokens() -> None:
     assert relative_error(gemm.gemm(dy_q.T, ours.T), exact) < 0.06
 
 
+def test_trap_10_a_float32_result_does_not_tell_how_it_was_summed() -> None:
+    a = torch.tensor([[128.0] + [1.0] * 63])  # the exact sum of squares is 16,447
+    kept = gemm.tensor_core_matmul(a, a, promote_every=None)
+    assert kept.dtype == torch.float32
+    assert kept.item() == 16384
+    q = quantize(a, group=PER_TENSOR, power_of_two=True)
+    assert gemm.gemm(q, q).item() == 16447  # simulated in FP32: no error of accumulation
+
+
 # --- bad input ---
 
 

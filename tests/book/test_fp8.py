@@ -1,0 +1,59 @@
+"""What the pages of FP8 work out by hand, and what their drawings show."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from dsnotes.training.fp8.formats import cast, decode, dequantize, quantize
+from dsnotes.training.fp8.gemm import tensor_core_matmul
+
+BOOK = Path(__file__).parents[2] / "book"
+PAGE = (BOOK / "training" / "fp8.md").read_text("utf8")
+
+
+def number(text: str) -> float:
+    text = text.replace("−", "-").replace("$2^{-9}$", str(2**-9))
+    return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+
+
+def test_the_row_worked_out_by_hand() -> None:
+    table = PAGE.split(":name: tab-fp8-hand")[1].split(":::")[0]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in table.splitlines()
+        if re.match(r"\| [−\d]", line)
+    ]
+    x = torch.tensor([[number(row[0]) for row in rows]])
+    q = quantize(x)
+    assert q.scale_inv.item() == 1 / 128
+    every = decode(torch.arange(256))
+    every = every[every.isfinite()].unique()
+    for row, value, code, back in zip(
+        rows, x[0].tolist(), q.data[0].float().tolist(), dequantize(q)[0].tolist(), strict=True
+    ):
+        assert number(row[1]) == pytest.approx(value * 128)
+        around = [number(cell) for cell in row[2].split("、")]
+        below, above = every[every <= value * 128].max(), every[every >= value * 128].min()
+        assert around == sorted({below.item(), above.item()})
+        assert number(row[3]) == code
+        assert number(row[4]) == pytest.approx(back, rel=2e-3)
+        assert number(row[5]) == pytest.approx(abs(back / value - 1), abs=5e-4)
+
+
+def test_the_number_line_follows_1_3() -> None:
+    drawing = (BOOK / "figures" / "fp8-numberline.svg").read_text("utf8")
+    (found,) = dequantize(quantize(torch.tensor([[3.5, 1.3]])))[0, 1:].tolist()
+    assert found == 1.25
+    assert cast(torch.tensor(1.3 * 128)).item() == 160
+    assert "1.25，比 1.3 小 3.8%" in drawing
+    assert round(1 - 1.25 / 1.3, 3) == 0.038
+
+
+def test_the_register_adds_1_and_3_as_drawn() -> None:
+    drawing = (BOOK / "figures" / "fp8-register.svg").read_text("utf8")
+    a, b = torch.tensor([[128.0, 1, 3]]), torch.tensor([[128.0, 1, 1]])
+    assert tensor_core_matmul(a, b).item() == 16386
+    assert (a @ b.T).item() == 16388
+    assert "16,384 + 0 + 2 = 16,386，应为 16,388" in drawing
