@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 import nbformat
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "book" / "model" / "balance.md").read_text("utf8")
 NOTEBOOK = nbformat.read(ROOT / "notebooks" / "balance.ipynb", as_version=4)
-TEXTS = [PAGE, *(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown")]
+TABLE = (ROOT / "book" / "appendix" / "reproduction.md").read_text("utf8")
+TEXTS = [PAGE, TABLE, *(cell.source for cell in NOTEBOOK.cells if cell.cell_type == "markdown")]
 RECORD = json.loads((ROOT / "book" / "data" / "runs" / "balance.json").read_text("utf8"))
 
 
@@ -30,7 +32,10 @@ def test_both_scopes_are_recorded_on_three_seeds_and_shown() -> None:
 
 def test_the_bias_update_has_a_peer() -> None:
     assert not any("没有可比的独立实现" in text for text in TEXTS)
-    assert all("Megatron-Core" in text for text in TEXTS if "`transformers` 没有" in text)
+    lacking = [text for text in TEXTS if "`transformers` 没有" in text]
+    assert TABLE in lacking
+    assert all("Megatron-Core" in text for text in lacking)
+    assert "<rep-balance>" in PAGE
 
 
 def test_a_proportional_step_is_a_departure_and_all_four_sizes_are_answered() -> None:
@@ -47,3 +52,24 @@ def test_the_gain_by_scope_is_stated_with_its_condition() -> None:
     for line in PAGE.splitlines():
         if "收益来自" in line:
             assert "条件" in line or "相近程度" in line
+
+
+@pytest.mark.parametrize(
+    ("label", "tag"),
+    [
+        *(("select", "V3-16"), ("update", "LF-Alg. 1"), ("maxvio", "LF-4")),
+        *(("seq", "V3-17"), ("f", "V3-18"), ("norm", "V3-19"), ("p", "V3-20")),
+        *(("v1", "V1-12"), ("v1f", "V1-13"), ("v1p", "V1-14")),
+    ],
+)
+def test_every_equation_keeps_its_number(label: str, tag: str) -> None:
+    found = re.findall(rf"\\tag\{{{re.escape(tag)}\}}\n\$\$ \(eq-balance-{label}\)", PAGE)
+    assert len(found) == 1
+
+
+def test_the_two_ways_of_looking_are_named_once() -> None:
+    """What runs in the notebook and what was run for long have names of their own."""
+    for word in ("记录的", "现场", "当场训练", "数据文件"):
+        assert not any(word in text for text in [PAGE, *TEXTS[2:]]), word
+    assert "**笔记本**指" in PAGE
+    assert "**长实验**指" in PAGE

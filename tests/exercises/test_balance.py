@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from dsnotes.training.loop import language_step, train
 from dsnotes.training.state import TrainState
 from dsnotes.training.texts import batches
 
+from .notebook import NOTEBOOKS, answers, cells
 from .page import exercise, solution
 
 
@@ -84,6 +86,8 @@ def test_balance_4() -> None:
     assert gate.e_score_correction_bias.tolist() == pytest.approx([-0.1, 0.1])
     for shown in ("$(+0.2,-0.2)$", "$(-0.1,+0.1)$"):
         assert shown in solution("balance-4")
+    assert "def optimizer_step" in cells(NOTEBOOKS / "balance.ipynb", "exercise")["balance-4"]
+    assert "`optimizer_step`" in exercise("balance-4")
 
 
 def test_balance_5() -> None:
@@ -141,3 +145,38 @@ def test_balance_6() -> None:
 
     assert random_floor(128).item() == pytest.approx(0.43, abs=0.03)
     assert "128 个 token 均匀随机选" in solution("balance-6")
+
+
+def test_balance_7() -> None:
+    """The answer of the notebook against the printed sums, token by token."""
+    names: dict[str, Any] = {}
+    exec(answers(NOTEBOOKS / "balance.ipynb")["balance-7"].right, names)
+    scores = torch.rand(7, 5, dtype=torch.float64)
+    total = 0.0
+    for i in range(5):
+        chosen = sum(i in sorted(range(5), key=row.__getitem__)[-2:] for row in scores.tolist())
+        share = sum(row[i] / sum(row) for row in scores.tolist()) / 7
+        total += 5 / (2 * 7) * chosen * share
+    assert names["my_sequence_loss"](scores, 2).item() == pytest.approx(total)
+    assert "python -m dsnotes.practice balance" in exercise("balance-7")
+
+
+def test_balance_8() -> None:
+    """The price that clears; and a dual that does not see a price raised for all."""
+    lead = torch.tensor([0.5, 0.3, 0.2, -0.1], dtype=torch.float64)
+    scores = torch.stack([0.4 + lead, torch.full_like(lead, 0.4)], dim=1)
+    low, high = sorted(lead.tolist())[1:3]
+    assert rf"$({low},\,{high})$" in solution("balance-8")
+    for price, shares in ((low - 0.01, [3, 1]), (0.25, [2, 2]), (high + 0.01, [1, 3])):
+        bias = torch.tensor([0.0, price], dtype=torch.float64)
+        chosen = (scores + bias).argmax(dim=1, keepdim=True)
+        assert expert_load(chosen, n_routed_experts=2).tolist() == shares
+
+    def dual(bias: Tensor) -> float:
+        return ((scores + bias).amax(dim=1).sum() - 2 * bias.sum()).item()
+
+    for bias in torch.randn(20, 2, dtype=torch.float64):
+        assert dual(bias + 0.7) == pytest.approx(dual(bias))
+    best = min(dual(torch.tensor([0, x], dtype=torch.float64)) for x in torch.linspace(-1, 1, 401))
+    balanced = scores[:2, 0].sum() + scores[2:, 1].sum()
+    assert best == pytest.approx(balanced.item())
