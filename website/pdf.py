@@ -63,9 +63,15 @@ async names => {
     for (const e of page.querySelectorAll("link[rel=stylesheet]"))
       styles.add(new URL(e.getAttribute("href"), url).href);
     const article = document.adoptNode(page.querySelector("article"));
+    for (const e of article.querySelectorAll("details.fold > summary")) {
+      const name = Object.assign(document.createElement("p"), {textContent: e.textContent});
+      name.className = "rubric";
+      e.replaceWith(name);
+    }
     for (const e of article.querySelectorAll("script, summary, .ink-dark, .katex-mathml"))
       e.remove();
-    if (i) for (const e of article.querySelectorAll(".cite-this .dropdown")) e.remove();
+    const citations = "details:has(> .cite-this), .cite-this .dropdown";
+    if (i) for (const e of article.querySelectorAll(citations)) e.remove();
     // folded on the screen; on paper not where the eye falls on them with the exercise
     const answers = article.querySelectorAll(".admonition.solution");
     if (answers.length) {

@@ -87,6 +87,14 @@
     for (let item = here.parentElement; item; item = item.parentElement?.closest(".toc-entry")) item.classList.add("active");
   };
 
+  // Who follows a link into what is folded sees it (folds.py); not all browsers do that by themselves.
+  const unfold = (hash) => {
+    const fold = hash && document.getElementById(decodeURIComponent(hash.slice(1)))?.closest("details");
+    if (fold && !fold.open) fold.open = true;
+  };
+  unfold(location.hash);
+  document.addEventListener("click", (event) => unfold(event.target.closest("a[href^='#']")?.hash));
+
   // On a phone the contents of the page lie over it: a choice made there closes them.
   document.addEventListener("click", (event) => {
     if (event.target.closest("a[href^='#']")) event.target.closest("dialog[open]")?.close();

@@ -6,7 +6,7 @@
   window.addEventListener("beforeprint", () => {
     dark = root.dataset.theme === "dark";
     if (dark) root.dataset.theme = "light";
-    opened = [...document.querySelectorAll("article details:is(.hide, .predict-result):not([open])")];
+    opened = [...document.querySelectorAll("article details:not([open])")];
     for (const fold of opened) fold.open = true;
   });
   window.addEventListener("afterprint", () => {

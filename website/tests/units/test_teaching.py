@@ -126,7 +126,8 @@ CONF = """
 import sys
 sys.path.insert(0, {ext!r})
 extensions = ["myst_nb", "sphinx_exercise", *("dsbook." + name for name in (
-    "block", "eqcode", "exercises", "katexmath", "predict", "testlink", "zhsearch"))]
+    "block", "eqcode", "exercises", "folds", "katexmath", "predict", "sides", "testlink",
+    "zhsearch"))]
 language = "zh_CN"
 html_math_renderer = "katexmath"
 myst_enable_extensions = ["dollarmath", "colon_fence"]
@@ -200,6 +201,11 @@ $$ (eq-score)
 
 好。
 ```
+
+(sec-references)=
+## 参考文献
+
+一篇。
 """
 BAD = r"""# 坏页
 
@@ -248,9 +254,14 @@ def build(root: Path, page: str) -> tuple[str, BeautifulSoup]:
         (root / name).write_text(text, "utf8")
 
     write("conf.py", CONF.format(ext=str(EXT), templates=str(EXT.parent / "templates")))
-    write("index.md", "# 书\n\n```{toctree}\nbook/page\nbook/model/moe\nbook/model/mla\n```\n")
+    write(
+        "index.md",
+        "# 书\n\n```{toctree}\n:numbered: 2\nbook/model/moe\nnotebooks/moe\n"
+        "book/page\nbook/model/mla\n```\n",
+    )
     write("book/page.md", page)
     write("book/model/moe.md", "# 专家\n")
+    write("notebooks/moe.md", "# 运行\n")
     write("book/model/mla.md", "# 潜在\n")
     write("book/figures/block.svg", DRAWING)
     write("src/pkg/__init__.py", "")
@@ -331,6 +342,30 @@ def test_a_test_is_a_link_of_two_characters(good):
     assert link["title"] == "tests/model/test_a.py::test_b"
 
 
+def test_the_references_are_a_fold_without_a_number(good):
+    fold = good.select_one("details.fold")
+    assert fold["id"] == "sec-references"
+    assert fold.summary.get_text() == "参考文献"
+    assert fold.p.get_text() == "一篇。"
+    assert not good.find_all(["h2", "a"], string="参考文献")
+
+
+def test_a_page_leads_to_its_sides_and_to_the_next_section(tmp_path):
+    build(tmp_path, PAGE)
+    soup = BeautifulSoup(
+        (tmp_path / "build/html/book/model/moe.html").read_text("utf8"), "html.parser"
+    )
+    tabs = soup.select("h1 + nav.sides a")
+    assert [(a.get_text(), a["href"]) for a in tabs] == [
+        ("讲解", "#"),
+        ("笔记本", "../../notebooks/moe.html"),
+    ]
+    assert [a.get_text() for a in soup.select("nav.sides a[aria-current=page]")] == ["讲解"]
+    following = soup.select(".prev-next-area .right-next")
+    assert [a["href"] for a in following] == ["../../notebooks/moe.html", "../page.html"]
+    assert following[1]["title"] == "下一节"
+
+
 def test_what_does_not_hold_is_a_warning(tmp_path):
     told, _ = build(tmp_path, BAD)
     for problem in (
@@ -343,3 +378,40 @@ def test_what_does_not_hold_is_a_warning(tmp_path):
         "exercise ex-2: an exercise has one kind",
     ):
         assert problem in told
+
+
+# --- the four sides of a section ---
+
+
+def test_the_sides_of_a_section_have_its_name(tmp_path):
+    from dsbook import sides
+
+    files = (
+        "src/dsnotes/model/moe.py src/dsnotes/training/fp8/__init__.py "
+        "src/dsnotes/training/fp8/gemm.py tests/model/test_moe.py tests/parity/test_moe.py "
+        "tests/training/fp8/test_gemm.py tests/training/fp8/test_traps.py"
+    )
+    for name in files.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    docs = {
+        "book/model/moe", "notebooks/moe", "book/training/fp8", "book/training/fp8-accumulation",
+        "notebooks/fp8", "book/results/v3", "notebooks/v3", "book/appendix/cite",
+    }  # fmt: skip
+    found = sides.sides(tmp_path, tmp_path / "src", docs)
+    assert found["notebooks/moe"] == [
+        ("讲解", "book/model/moe", False),
+        ("笔记本", "notebooks/moe", True),
+        ("代码", "source/dsnotes/model/moe", False),
+        ("测试", "source/tests/model/test_moe", False),
+    ]
+    assert found["book/training/fp8-accumulation"] == [
+        ("讲解", "book/training/fp8", True),
+        ("笔记本", "notebooks/fp8", False),
+        ("代码", "src/dsnotes/training/fp8/__init__", False),
+        ("测试", "source/tests/training/fp8/test_traps", False),
+    ]
+    assert [s[2] for s in found["source/dsnotes/training/fp8/gemm"]] == [False, False, True, False]
+    assert [s[0] for s in found["book/results/v3"]] == ["讲解", "笔记本"]
+    assert "book/appendix/cite" not in found
+    assert "source/tests/parity/test_moe" not in found
