@@ -15,21 +15,21 @@ class fold(nodes.General, nodes.Element):
 
 
 def replace(app, doctree):
-    for section in list(doctree.findall(nodes.section)):
+    # a page may also have folded it itself, as a box
+    kinds = nodes.section | nodes.admonition
+    for section in list(doctree.findall(lambda node: isinstance(node, kinds))):
         title = section.next_node(nodes.title)
         if title is None or title.parent is not section or title.astext() not in TITLES:
             continue
         made = fold("", *section.children[1:], title=title.astext())
-        made.attributes["ids"] = section["ids"]
+        made["ids"] = section["ids"]
         made.source, made.line = section.source, section.line
         section.replace_self(made)
 
 
 def visit_html(self, node):
-    ids = "".join(f'<span id="{name}"></span>' for name in node["ids"][1:])
-    self.body.append(
-        f'<details class="fold" id="{node["ids"][0]}">{ids}<summary>{node["title"]}</summary>\n'
-    )
+    self.body.append(self.starttag(node, "details", CLASS="fold"))
+    self.body.append(f"<summary>{node['title']}</summary>\n")
 
 
 def depart_html(self, node):

@@ -61,6 +61,7 @@ def test_a_citation_is_copied_with_the_day_and_the_address(page, base_url, publi
             ),
         )
     page.goto(f"{public}/book/model/moe.html", wait_until="load")
+    page.locator("details.fold:has(.cite-this) > summary").click()
     block = page.locator(".cite-this div.highlight").first
     block.hover()
     block.locator("button.copybtn").click()
