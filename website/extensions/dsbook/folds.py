@@ -24,7 +24,7 @@ def replace(app, doctree):
         made = fold("", *section.children[1:], title=title.astext())
         made["ids"] = section["ids"]
         made.source, made.line = section.source, section.line
-        section.replace_self(made)
+        section.parent.replace(section, made)  # without its classes
 
 
 def visit_html(self, node):
