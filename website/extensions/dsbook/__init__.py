@@ -29,6 +29,7 @@ PARTS = (
     "reference",
     "repo",
     "runtimes",
+    "scoreboard",
     "sides",
     "testlink",
     "verses",
