@@ -18,7 +18,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book test check-site lighthouse links lint format bench experiments serve live lab pdf zip wheel clean distclean
+.PHONY: help book test practice check-site lighthouse links lint format bench experiments serve live lab pdf zip wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ book: $(READY)  ## run all notebooks and build the book into _build/html
 
 test: $(READY)  ## run all tests of the library and the repository
 	$(BIN)/python -m pytest
+
+practice: $(READY)  ## write a mechanism yourself, or grade it: make practice SECTION=moe (or BUG=moe-1)
+	@$(BIN)/python -m dsnotes.practice $(SECTION) $(if $(BUG),--bug $(BUG))
 
 check-site: book  ## test the built book in a browser (needs Chromium)
 	$(BIN)/python -m pytest website/tests/browser

@@ -4,11 +4,11 @@ import json
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+from dsnotes.data import find
 from dsnotes.training.fp8 import formats, gemm
 from dsnotes.training.fp8.formats import (
     BLOCK,
@@ -97,8 +97,7 @@ def test_one_instruction_by_hand() -> None:
     assert results == [16384, 16384, 16416]  # the exact sum is 16447
 
 
-RECORD = Path(__file__).parents[3] / "book" / "data" / "runs" / "fp8_gpu.json"
-GPU = json.loads(RECORD.read_text("utf-8"))["tables"]
+GPU = json.loads(find("runs/fp8_gpu.json").read_text("utf-8"))["tables"]
 
 
 @pytest.mark.parametrize(("how", "n_c"), [("unpromoted", None), ("promoted", 128)])

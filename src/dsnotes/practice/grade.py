@@ -1,0 +1,110 @@
+"""Run the tests of a section on a reader's files, in a process of its own that can be ended."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from dsnotes.practice.mechanisms import CARRIED, PACKAGE, REPOSITORY, Section
+
+SECONDS_A_TEST = 60  # the slowest takes eight
+SECONDS_IN_ALL = 300
+
+
+class Result(NamedTuple):
+    """What became of one test; `kind` is the type of an error, `line` that of the reader's file."""
+
+    test: str
+    outcome: str  # passed, failed or skipped
+    kind: str = ""
+    message: str = ""
+    file: str = ""
+    line: int = 0
+
+    @property
+    def name(self) -> str:
+        """Without its file, with its parameters."""
+        return self.test.rpartition("::")[2]
+
+    @property
+    def blank(self) -> bool:
+        """It met a function that is not written yet."""
+        return self.kind == "NotImplementedError" and "还没有写" in self.message
+
+
+class Grade(NamedTuple):
+    """What the tests said; `ended` is False when they were stopped, `noise` what pytest printed."""
+
+    tests: list[Result]
+    ended: bool
+    noise: str
+
+    @property
+    def right(self) -> bool:
+        """All tests ran, and none failed."""
+        return self.ended and bool(self.passed) and not self.failed
+
+    @property
+    def passed(self) -> list[Result]:
+        """Tests that passed."""
+        return [t for t in self.tests if t.outcome == "passed"]
+
+    @property
+    def failed(self) -> list[Result]:
+        """Tests that failed, those of common mistakes first."""
+        return [t for t in self.tests if t.outcome == "failed"]
+
+
+def prepare(
+    section: Section, files: dict[str, Path], report: Path, *, only: str = ""
+) -> tuple[list[str], dict[str, str]]:
+    """The arguments of pytest and the environment of a run; `report` gets a line for each test.
+
+    `files` stand for the modules that are their keys. `only` tests with this in their name.
+    """
+    run = {
+        "files": {module: str(path.resolve()) for module, path in files.items()},
+        "leave_out": section.leave_out,
+        "seconds": SECONDS_A_TEST,
+        "report": str(report),
+    }
+    root = CARRIED if CARRIED.is_dir() else REPOSITORY
+    arguments = [
+        "-p", "dsnotes.practice.plugin", "-p", "no:cacheprovider", "-c", os.devnull,
+        "--rootdir", str(root), "--noconftest", "--import-mode=importlib",
+        "-q", "--tb=short", "--color=no", "-k", only,
+        *(str(root / "tests" / name) for name in section.tests),
+    ]  # fmt: skip
+    environment = {
+        "DSNOTES_PRACTICE": json.dumps(run),
+        "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+    }
+    return arguments, environment
+
+
+def read(report: Path) -> list[Result]:
+    """The tests of a run, in the order in which they ended."""
+    lines = report.read_text("utf8").splitlines() if report.exists() else []
+    return [Result(**json.loads(line)) for line in lines]
+
+
+def grade(section: Section, files: dict[str, Path]) -> Grade:
+    """Run the tests of `section` with `files` in the place of the modules that are their keys."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.jsonl")
+        arguments, environment = prepare(section, files, report)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", *arguments],
+                cwd=folder, env=os.environ | environment, capture_output=True, text=True,
+                encoding="utf8", errors="replace", timeout=SECONDS_IN_ALL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return Grade(read(report), False, "")
+        return Grade(read(report), done.returncode in (0, 1), done.stdout + done.stderr)
