@@ -1,5 +1,6 @@
 """The package as its user meets it: the cost of an import, the wheel, the look of figures."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import nbformat
 import pytest
 
 import dsnotes
+from dsnotes.practice import mechanisms
+from dsnotes.practice.grade import read
 
 ROOT = Path(__file__).parent.parent
 
@@ -76,6 +79,35 @@ def test_a_notebook_runs_from_the_wheel_alone(
     assert Path(found).is_relative_to(installed)
     settings["env"]["MPLBACKEND"] = "agg"
     subprocess.run([sys.executable, str(script)], check=True, timeout=300, **settings)
+
+
+def test_practice_is_graded_from_the_wheel_alone(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """All tests it carries pass there, and the titles of common mistakes are those of the pages."""
+    installed, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    wheel.extractall(installed)
+    elsewhere.mkdir()
+    code = """
+import json, sys
+from pathlib import Path
+from dsnotes.practice.grade import prepare
+from dsnotes.practice.mechanisms import CARRIED, SECTIONS, load, traps
+assert CARRIED.is_dir()
+jobs = [prepare(load(name), {}, Path(f"{name}.jsonl").resolve()) for name in SECTIONS]
+Path("jobs.json").write_text(json.dumps(
+    [{"arguments": arguments, "environment": environment} for arguments, environment in jobs]))
+print(json.dumps({name: traps(load(name)) for name in SECTIONS}))
+"""
+    settings = {"cwd": elsewhere, "env": os.environ | {"PYTHONPATH": str(installed)}}
+    said = subprocess.check_output([sys.executable, "-c", code], text=True, **settings)
+    for name, (titles, numbers) in json.loads(said).items():
+        there = mechanisms.traps(mechanisms.load(name))
+        assert ({int(number): title for number, title in titles.items()}, numbers) == there
+    forks = [sys.executable, str(ROOT / "tests" / "practice" / "forks.py"), "jobs.json"]
+    subprocess.run(forks, check=True, timeout=900, capture_output=True, **settings)
+    for name in mechanisms.SECTIONS:
+        results = read(elsewhere / f"{name}.jsonl")
+        assert len([r for r in results if r.outcome == "passed"]) > 20
+        assert [r for r in results if r.outcome == "failed"] == []
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
