@@ -111,7 +111,7 @@ class FillAnswers(SphinxPostTransform):
 
 
 def visit_predict(self, node):
-    self.body.append(f'<div class="predict" id="{node["name"]}">\n')
+    self.body.append(f'<div class="guess" id="{node["name"]}">\n')
 
 
 def depart_div(self, node):

@@ -308,7 +308,7 @@ def test_code_beside_an_equation_links_to_its_first_line(good):
 
 
 def test_a_guess_is_asked_for_and_the_result_is_a_fold(good):
-    first, second, third = good.select(".predict")
+    first, second, third = good.select(".guess")
     assert [i["value"] for i in first.select("input[type=radio]")] == ["会", "不会"]
     assert first.form["data-answer"] == "不会"
     assert first.select_one("details > p").get_text().startswith("不会，因为")
