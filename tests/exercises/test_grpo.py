@@ -3,6 +3,8 @@
 import itertools
 import math
 import statistics
+import tomllib
+from importlib.resources import files
 
 import pytest
 import torch
@@ -129,8 +131,19 @@ def test_grpo_7() -> None:
 
 
 def test_grpo_8() -> None:
-    """What the command blanks is what the exercise and its solution name."""
+    """The command leaves blank what the exercise names, and the solution shows where it stands."""
     assert "`python -m dsnotes.practice grpo`" in exercise("grpo-8")
+    folder = files("dsnotes.practice") / "mechanisms"
+    blanks = tomllib.loads((folder / "grpo.toml").read_text("utf8"))["blanks"]
+    named = {  # as the exercise calls it: the function
+        "优势": "_normalise",
+        "对数概率": "token_log_probs",
+        "掩码": "completion_mask",
+        "截断": "clipped_surrogate",
+        "损失": "grpo_loss",
+    }
+    assert [word for word in named if word not in exercise("grpo-8")] == []
+    assert set(named.values()) <= {blank["function"] for blank in blanks}
     for name in ("grpo.group_advantages", "objective.clipped_surrogate", "grpo.grpo_loss"):
         assert f"{{code}}`dsnotes.rl.{name}`" in solution("grpo-8")
 
