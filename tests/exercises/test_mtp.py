@@ -7,13 +7,15 @@ from fractions import Fraction
 import pytest
 import torch
 
-from dsnotes.config import TINY
+from dsnotes.config import DEEPSEEK_V3, TINY
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.mlp import MLP
 from dsnotes.model.mtp import add_modules, mtp_loss, predict
 from dsnotes.model.speculative import verify
 from dsnotes.training.texts import counting_entropy
 
-from .page import solution
+from .notebook import NOTEBOOKS, answers
+from .page import exercise, solution
 
 
 def test_mtp_1() -> None:
@@ -133,3 +135,45 @@ def test_mtp_5() -> None:
     assert max(saved, key=lambda jump: saved[jump]) == 0.3
     assert min(saved[0.1], saved[0.3], saved[0.5]) > 0.3
     assert "中间最大" in solution("mtp-5")
+
+
+def test_mtp_6() -> None:
+    """Two tokens drawn, and the experts they meet counted; the weights of one from its module."""
+    generator = torch.Generator().manual_seed(0)
+    chosen = torch.rand(20_000, 2, 256, generator=generator).topk(8).indices.flatten(1)
+    met = (chosen.sort(dim=1).values.diff(dim=1) > 0).sum(dim=1).double().mean().item() + 1
+    assert met == pytest.approx(15.75, abs=0.02)
+    assert "=15.75" in solution("mtp-6")
+    with torch.device("meta"):
+        expert = MLP(DEEPSEEK_V3.hidden_size, DEEPSEEK_V3.moe_intermediate_size)
+    size = sum(weight.numel() for weight in expert.parameters())
+    assert f"{size / 1e6:.2f}M" in solution("mtp-6")
+    layers = DEEPSEEK_V3.num_hidden_layers - DEEPSEEK_V3.first_k_dense_replace
+    assert rf"$7.75\times{layers}\times" in solution("mtp-6")
+    code = answers(NOTEBOOKS / "mtp.ipynb")["mtp-6"].right
+    found: dict[str, float] = {}
+    exec(code, found)
+    assert found["extra"] == pytest.approx((met - 8) * size * layers / 1e9, rel=0.01)
+
+
+def test_mtp_7() -> None:
+    """Graded by the tests of the section (`tests/practice`)."""
+    assert "`python -m dsnotes.practice mtp`" in exercise("mtp-7")
+
+
+def test_mtp_8() -> None:
+    """The planted bugs are tried in `tests/practice`; these two are the ones the page means."""
+    assert "`python -m dsnotes.practice --bug mtp-1`" in exercise("mtp-8")
+    assert "`--bug mtp-3`" in exercise("mtp-8")
+
+
+def test_mtp_9() -> None:
+    """The hint: a draft that is certain is accepted with p(v), and what is drawn again is not v."""
+    n, generator = 100_000, torch.Generator().manual_seed(0)
+    p = torch.tensor([0.5, 0.3, 0.2]).expand(n, 2, 3)
+    q = torch.tensor([0.0, 1.0, 0.0]).expand(n, 1, 3)
+    kept, other = verify(torch.ones(n, 1, dtype=torch.long), q, p, generator=generator)
+    assert kept.double().mean().item() == pytest.approx(0.3, abs=0.005)
+    again = other[kept == 0].bincount(minlength=3) / (kept == 0).sum()
+    assert again.tolist() == pytest.approx([5 / 7, 0, 2 / 7], abs=0.01)
+    assert "$p(v)$" in solution("mtp-9")

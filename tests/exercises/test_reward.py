@@ -10,11 +10,13 @@ from dsnotes.rl.answers import final_answer
 from dsnotes.rl.grpo import group_advantages
 from dsnotes.rl.reward import (
     accuracy_reward,
+    expression_reward,
     format_reward,
     language_reward,
     weighted_sum,
 )
 from dsnotes.rl.reward_model import bradley_terry_loss, preference_probability
+from dsnotes.rl.verse import judge
 
 from .page import exercise, page, solution
 
@@ -108,5 +110,25 @@ def test_reward_5() -> None:
     assert right == 1  # a guess wins one time in four
 
 
+def test_reward_6() -> None:
+    """Graded by the tests of the section (`tests/practice`)."""
+    assert "`python -m dsnotes.practice reward`" in exercise("reward-6")
+
+
+def test_reward_7() -> None:
+    """The planted bugs are tried in `tests/practice`; an honest answer passes both of these."""
+    assert "`python -m dsnotes.practice --bug reward-2`" in exercise("reward-7")
+    assert "`--bug reward-4`" in exercise("reward-7")
+    assert expression_reward(["<answer>24</answer>"], numbers=[[4, 7, 8, 8]], target=[24]) == [0.0]
+
+
+def test_reward_8() -> None:
+    """What the solution says that the rules of verse hold off."""
+    again = "白日依山盡，黃河入海流。欲窮千里目，更上一江流。"
+    assert judge(again, form="五", rhyme="尤").rhyme == 0.5
+    assert not judge("白日依山盡，黃河入海流。白日依山盡，黃河入海流。", form="五", rhyme="尤").form
+    assert "重复的句子" in solution("reward-8")
+
+
 def test_the_page_has_no_other_exercise() -> None:
-    assert re.findall(r":label: ex-reward-(\d+)", page("reward")) == list("12345")
+    assert re.findall(r":label: ex-reward-(\d+)", page("reward")) == list("12345678")
