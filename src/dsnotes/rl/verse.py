@@ -17,9 +17,9 @@ Departures and open points
       than these rules here and less there: of the quatrains that rhyme, 58 in 100 of those of
       five characters a line keep all of them, and 70 in 100 of those of seven.
     - Some eighty characters of the quatrains have both tones in use (看, 過, 思) and fit either.
-      Which they are was decided once, from the corpus (`data/README.md`); the others of two readings have the one
-      that poets use. A policy could still write with these jokers alone, so that at most
-      `MAX_JOKERS` of a poem count as fitting.
+      Which they are was decided once, from the corpus (`data/README.md`); the others of two
+      readings have the one that poets use. A policy could still write with these jokers alone, so
+      that at most `MAX_JOKERS` of a poem count as fitting.
     - A character that the table does not know has no tone, fits nowhere and rhymes with nothing.
 """
 
