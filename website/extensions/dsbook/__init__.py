@@ -22,6 +22,7 @@ PARTS = (
     "kernels",
     "mathtags",
     "nbfigure",
+    "numbers",
     "papers",
     "permalinks",
     "pipelinelab",

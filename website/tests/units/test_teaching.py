@@ -126,7 +126,7 @@ CONF = """
 import sys
 sys.path.insert(0, {ext!r})
 extensions = ["myst_nb", "sphinx_exercise", *("dsbook." + name for name in (
-    "block", "eqcode", "exercises", "folds", "katexmath", "predict", "sides", "testlink",
+    "block", "eqcode", "exercises", "folds", "katexmath", "numbers", "predict", "sides", "testlink",
     "zhsearch"))]
 language = "zh_CN"
 html_math_renderer = "katexmath"
@@ -371,6 +371,8 @@ def test_a_page_leads_to_its_sides_and_to_the_next_section(tmp_path):
     following = soup.select(".prev-next-area .right-next")
     assert [a["href"] for a in following] == ["../../notebooks/moe.html", "../page.html"]
     assert following[1]["title"] == "下一节"
+    numbers = [a.select_one(".section-number") for a in following]
+    assert [n and n.get_text().strip() for n in numbers] == [None, "3."]  # a notebook has none
 
 
 def test_what_does_not_hold_is_a_warning(tmp_path):
