@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dsnotes.config import DEEPSEEK_V3
+from dsnotes.practice.mechanisms import load, planted
 from dsnotes.training.dualpipe.actions import Kind, Pair
 from dsnotes.training.dualpipe.schedule import SCHEDULES, dualpipe, dualpipev, zb1p
 from dsnotes.training.dualpipe.timeline import Durations, simulate
@@ -112,14 +113,25 @@ def test_dualpipe_6() -> None:
 
 
 def test_dualpipe_7() -> None:
+    blank = {blank.function for blank in load("dualpipe").blanks}
+    assert blank >= {"one_f_one_b.actions", "zb1p.actions", "dualpipe.actions", "_eight_steps"}
     assert "`python -m dsnotes.practice dualpipe`" in exercise("dualpipe-7")
 
 
 def test_dualpipe_8() -> None:
+    assert load("dualpipe").bugs[0].trap == 4
+    assert "常见错误 4" in solution("dualpipe-8")
     assert "`python -m dsnotes.practice --bug dualpipe-1`" in exercise("dualpipe-8")
 
 
 def test_dualpipe_9() -> None:
+    """Without a debt at the end a rank idles as if no weight backward were put off."""
+    module: dict[str, object] = {"__name__": "planted"}
+    exec(planted(load("dualpipe").bugs[1]), module)
+    durations = Durations(3, 2, 1)
+    idle = {max(simulate(build(8, 20), durations).idle) for build in (zb1p, module["zb1p"])}
+    assert idle == {7 * (3 + 2 - 1), 7 * (3 + 2)}
+    assert "从 $(PP-1)(F+I-W)$ 变成 $(PP-1)(F+I)$" in solution("dualpipe-9")
     assert "`python -m dsnotes.practice --bug dualpipe-2`" in exercise("dualpipe-9")
 
 
