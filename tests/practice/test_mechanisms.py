@@ -143,7 +143,7 @@ def test_a_loop_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(grading, "SECONDS_IN_ALL", 4)
     done = grade(load("reward"), {"dsnotes.rl.reward": path})
     assert (done.ended, done.tests) == (False, [])
-    assert "读入你的文件" in report.of_section(load("reward"), {}, done)
+    assert "读入你的文件" in report.of_section(load("reward"), done)
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_a_loop_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.Monke
 )  # fmt: skip
 def test_what_a_failure_is_told_as(test: Result, said: str) -> None:
     passed = Result("test_moe.py::test_other", "passed")
-    text = report.of_section(load("moe"), {}, Grade([passed, test], True, ""))
+    text = report.of_section(load("moe"), Grade([passed, test], True, ""))
     assert said in text
     assert "测试：2 个里通过 1 个" in text
 
 
 def test_a_failure_of_a_common_mistake_that_is_an_error_says_nothing_of_it() -> None:
     crash = Result("t.py::test_trap_5_router_gets_a_gradient", "failed", "RuntimeError", "shape")
-    assert "常见错误" not in report.of_section(load("moe"), {}, Grade([crash], True, ""))
+    assert "常见错误" not in report.of_section(load("moe"), Grade([crash], True, ""))
 
 
 def test_the_package_never_imports_it() -> None:

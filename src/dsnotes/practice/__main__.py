@@ -64,15 +64,20 @@ def main(arguments: list[str] | None = None) -> int:
     if broken:
         print(broken)
         return 1
+    if not bug:
+        said, left = report.of_blanks(section, files)
+        print(said)
+        if left == len(section.blanks):
+            return 1
+    print("正在运行这一节的测试……", flush=True)
     done = grade(section, files)
     if bug:
         titles, _ = mechanisms.traps(section)
         title = f"常见错误 {bug.trap}：{titles[bug.trap]}" if bug.trap else ""
         print(report.of_bug(bug.answer, title, done, hint=asked.hint))
     else:
-        print(report.of_section(section, files, done))
-    blanks = any(mechanisms.still_blank(path.read_text("utf8")) for path in files.values())
-    return 0 if done.right and not blanks else 1
+        print(report.of_section(section, done))
+    return 0 if done.right else 1
 
 
 def _contents() -> str:

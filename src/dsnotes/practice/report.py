@@ -19,17 +19,23 @@ def unreadable(path: Path) -> str:
     return ""
 
 
-def of_section(section: Section, files: dict[str, Path], grade: Grade) -> str:
-    """Blanks that are left, tests that pass, common mistakes, and the first failure."""
-    said = []
+def of_blanks(section: Section, files: dict[str, Path]) -> tuple[str, int]:
+    """What is written in each file and what is not, and how many blanks are left."""
+    said, missing = [], 0
     for module, path in files.items():
         left = still_blank(path.read_text("utf8"))
         total = sum(blank.module == module for blank in section.blanks)
         said.append(f"{path}：{total} 处空白，写了 {total - len(left)} 处")
         if left:
             said.append(f"  还没有写：{'、'.join(left)}")
-    said += _progress(grade)
-    if grade.right and not any(still_blank(path.read_text("utf8")) for path in files.values()):
+        missing += len(left)
+    return "\n".join(said), missing
+
+
+def of_section(section: Section, grade: Grade) -> str:
+    """Tests that pass, common mistakes, and the first failure."""
+    said = _progress(grade)
+    if grade.right:
         return "\n".join([*said, "全对。"])
     titles, numbers = traps(section)
     fallen = sorted({n for t in grade.failed if (n := _trap(t, numbers))})
@@ -77,6 +83,7 @@ def _first_failure(grade: Grade) -> list[str]:
     test = wrong[0]
     where = f"，在 {test.file} 第 {test.line} 行" if test.line else ""
     lines = [line for line in test.message.splitlines() if line.strip()][:6]
+    lines = [line for line in lines if "Use -v" not in line]
     quoted = [textwrap.shorten(line, WIDTH, placeholder="……") for line in lines]
     said = f"第一个没有通过的测试：{test.name}（{test.kind}{where}）"
     return [said, *textwrap.indent("\n".join(quoted), "  ").splitlines()]
