@@ -9,6 +9,7 @@ above them in this list, and on nothing below:
     rl        rewards, GRPO and PPO
     weights   checkpoints in the released layout
     figures   the look of the figures
+    practice  exercises: what a notebook checks, mechanisms to write or to mend
 
 `checks` and `data` serve all of them. Importing `dsnotes` loads neither torch nor matplotlib.
 """

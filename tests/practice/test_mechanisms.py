@@ -13,7 +13,6 @@ from dsnotes.practice import grade as grading
 from dsnotes.practice import report
 from dsnotes.practice.grade import Grade, Result, grade, prepare, read
 from dsnotes.practice.mechanisms import (
-    PACKAGE,
     SECTIONS,
     blanked,
     load,
@@ -170,9 +169,3 @@ def test_what_a_failure_is_told_as(test: Result, said: str) -> None:
 def test_a_failure_of_a_common_mistake_that_is_an_error_says_nothing_of_it() -> None:
     crash = Result("t.py::test_trap_5_router_gets_a_gradient", "failed", "RuntimeError", "shape")
     assert "常见错误" not in report.of_section(load("moe"), Grade([crash], True, ""))
-
-
-def test_the_package_never_imports_it() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        if path.parent.name != "practice":
-            assert "dsnotes.practice" not in path.read_text("utf8"), path
