@@ -1,0 +1,308 @@
+"""One row for every stage of the model that grows, from a dense Transformer to RL, by seeds.
+
+The stages are those of `dsnotes.training.growth`, trained on quatrains. There are two rows more:
+    processes   the stage `mla` for a few steps on four processes (DualPipe) and on one: the same
+                batches from the same weights. The biases rest, for the ranks keep their loads
+    rl          the stage `mtp`, then GRPO with the rules of verse as its reward
+
+    python experiments/scoreboard.py                   # under an hour on two idle cores
+    python experiments/scoreboard.py --workers 4 --keep /some/folder    # on eight; finished runs
+                                                       # are kept there: run again to go on
+    python experiments/scoreboard.py --rows dense bias --seeds 0 --steps 5 --out /tmp/s.json
+
+Every run uses two threads, or OMP_NUM_THREADS; the four processes use one each. Loss is in nats per
+character of the held-out poems, given their prompt. Speed is that of writing one poem after the
+other, on one thread.
+"""
+
+import os
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from _record import collect, parser, write
+from torch import Tensor, nn
+
+from dsnotes.data.poems import Poem, quatrains
+from dsnotes.model import counts
+from dsnotes.model.balance import max_vio
+from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.speculative import speculate
+from dsnotes.rl import poet
+from dsnotes.training import growth, poems
+from dsnotes.training.dualpipe.launch import Ranks
+from dsnotes.training.dualpipe.runtime import one_process
+from dsnotes.training.dualpipe.schedule import dualpipe
+from dsnotes.training.loop import evaluate, next_token_loss, train
+from dsnotes.training.pipelined import cut
+from dsnotes.training.state import TrainState
+
+ROWS = (*growth.STAGES, "processes", "rl")
+EVERY = 10  # a point of a curve is the mean of so many steps
+SHOWN = 12  # poems before and after RL
+
+
+class Lengths(NamedTuple):
+    """How long everything takes; a record of other numbers is of another experiment."""
+
+    steps: int = growth.STEPS
+    rl_steps: int = 150
+    rl_learning_rate: float = 5e-4
+    rl_prompts: int = 8
+    rl_group: int = 16
+    pipeline_steps: int = 40
+    ranks: int = 4
+    micro_batches: int = 8
+    timed: int = 40  # poems
+    late: int = 50  # steps at the end that MaxVio is the mean of
+
+
+def run(row: str, seed: int, *, lengths: Lengths) -> dict[str, Any]:
+    """One row of one seed, rounded, as plain data."""
+    threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
+    torch.set_num_threads(threads)
+    wall, cpu = time.monotonic(), sum(os.times()[:4])
+    if row == "processes":
+        found = on_processes(seed, lengths)
+    else:
+        stage: growth.Stage = "mtp" if row == "rl" else row  # type: ignore[assignment]
+        state, found = trained(stage, seed, lengths)
+        if row == "rl":
+            found |= reinforced(state.model, seed, lengths)
+        found |= sizes(stage, state.model) | speed(state.model, lengths)
+        found |= judged(state.model)
+    return {
+        "variant": row,
+        "seed": seed,
+        **found,
+        "torch": torch.__version__,
+        "threads": threads,
+        "cores": len(os.sched_getaffinity(0)),
+        "minutes": round((time.monotonic() - wall) / 60, 2),
+        "cpu_minutes": round((sum(os.times()[:4]) - cpu) / 60, 2),
+    }
+
+
+def trained(stage: growth.Stage, seed: int, lengths: Lengths) -> tuple[TrainState, dict[str, Any]]:
+    """A stage after its training, with its curves."""
+    state = growth.start(stage, steps=lengths.steps, seed=seed)
+    began = time.monotonic()
+    reports = list(growth.training(state, stage, seed=seed))
+    seconds = time.monotonic() - began
+    tokens = lengths.steps * growth.BATCH_SIZE * poems.held_out().tokens.shape[1]
+    load = torch.stack([report["load"] for report in reports])  # (steps, layers, E)
+    found: dict[str, Any] = {
+        "training_tokens_per_second": round(tokens / seconds),
+        "training_loss": curve([report["loss"] for report in reports]),
+        "max_vio": None,
+        "max_vio_global": None,
+    }
+    if load.numel():
+        # an MTP module has experts too: the last of the layers
+        violation = max_vio(load).mean(dim=1)  # (steps,)
+        found["max_vio"] = round(violation[-lengths.late :].mean().item(), 3)
+        found["max_vio_curve"] = curve(violation.tolist())
+        whole = evaluate(state.model, poems.held_out()).load.sum(0)
+        found["max_vio_global"] = round(max_vio(whole).mean().item(), 3)
+        found["load"] = load[-lengths.late :].sum(0).tolist()
+    return state, found
+
+
+def sizes(stage: growth.Stage, model: DeepSeek) -> dict[str, int]:
+    """What a model takes, prediction module included.
+
+    A number in the cache takes 4 bytes. Multiply-adds are those of a forward pass over one token,
+    half-way through a poem.
+    """
+    config, groups = model.config, growth.key_value_heads(stage)
+    modules = config.num_nextn_predict_layers
+    parts = counts.breakdown(config, num_key_value_heads=groups)
+    active = sum(part.activated for part in parts)
+    if modules:
+        active += modules * counts.mtp_module_activated(config)
+    cache = model.new_cache(batch_size=1, capacity=1).latents  # (layers, 1, 1, width)
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "active_parameters": active,
+        "cache_bytes": (config.num_hidden_layers + modules) * cache[0].nbytes,
+        "multiply_adds": counts.multiply_adds(
+            config,
+            past=poems.held_out().tokens.shape[1] // 2,
+            num_key_value_heads=groups,
+            modules=modules,
+        ),
+    }
+
+
+def speed(model: DeepSeek, lengths: Lengths) -> dict[str, float]:
+    """Tokens a pass of the main model and tokens a second, one poem at a time, temperature 1."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(0)
+    prompts = poems.held_out().tokens[:, :2]
+    drafts = model.config.num_nextn_predict_layers > 0
+    passes, seconds = [], 0.0
+    for i in range(lengths.timed + 1):
+        given = prompts[i % len(prompts)][None]
+        began = time.monotonic()
+        options = {"max_new_tokens": poems.room("五"), "generator": generator}
+        if drafts:
+            passes.append(speculate(model, given, temperature=1.0, **options).tokens_per_step)
+        else:
+            model.generate(given, temperature=1.0, **options)
+            passes.append(1.0)
+        seconds += time.monotonic() - began if i else 0.0  # the first one warms up
+    torch.set_num_threads(threads)
+    return {
+        "tokens_per_pass": round(sum(passes) / len(passes), 3),
+        "tokens_per_second": round(lengths.timed * poems.room("五") / seconds, 1),
+    }
+
+
+def judged(model: DeepSeek) -> dict[str, Any]:
+    """Loss on the held-out poems, and what rules the model's own keep."""
+    return {
+        "loss": round(poems.character_loss(model, poems.held_out().tokens), 4),
+        "verse": {name: round(x, 4) for name, x in poet.evaluate(model)._asdict().items()},
+    }
+
+
+def reinforced(model: DeepSeek, seed: int, lengths: Lengths) -> dict[str, Any]:
+    """GRPO on a model in place: its curves, and poems to the same prompts before and after."""
+    before = judged(model)
+    order = torch.randperm(
+        len(quatrains(held_out=True)), generator=torch.Generator().manual_seed(seed)
+    )
+    asked = [quatrains(held_out=True)[i] for i in order[:SHOWN].tolist()]
+    first = written(model, asked, seed)
+    state = TrainState.create(
+        model, steps=lengths.rl_steps, learning_rate=lengths.rl_learning_rate, seed=seed
+    )
+    step = partial(poet.verse_step, prompts=lengths.rl_prompts, group_size=lengths.rl_group)
+    reports = list(train(state, step, description=f"rl, seed {seed}"))
+    last = written(model, asked, seed)
+    return {
+        "before": before,
+        **{name: curve([report[name] for report in reports]) for name in ("reward", "rules")},
+        "characters": curve([report["characters"] for report in reports]),
+        "poems": [
+            {"rhyme": poem.rhyme, "before": a, "after": b}
+            for poem, a, b in zip(asked, first, last, strict=True)
+        ],
+    }
+
+
+def written(model: DeepSeek, asked: list[Poem], seed: int) -> list[str]:
+    """A poem to each prompt; the same draws every time."""
+    sampler = torch.Generator().manual_seed(seed)
+    prompts = [(poem.form, poem.rhyme) for poem in asked]
+    return poet.compose(model, prompts, sampler=sampler)[1]
+
+
+def on_processes(seed: int, lengths: Lengths) -> dict[str, Any]:
+    """The stage `mla` for a few steps by DualPipe, and by one process over the same batches."""
+    schedule = dualpipe(lengths.ranks, lengths.micro_batches)
+    rows = growth.BATCH_SIZE // lengths.micro_batches
+    shape = (rows, poems.held_out().tokens.shape[1], growth.CONFIG.hidden_size)
+    losses: dict[str, list[float]] = {}
+    seconds: dict[str, float] = {}
+    idle: list[float] = []
+    with Ranks(lengths.ranks) as ranks:
+        for name in ("one", "four"):
+            state = growth.start("mla", steps=lengths.pipeline_steps, seed=seed)
+            stages = cut(state.model, lengths.ranks)
+            parameters = dict(nn.Sequential(*stages).named_parameters())
+            losses[name] = []
+            data = poems.batches(
+                steps=lengths.pipeline_steps, batch_size=growth.BATCH_SIZE, seed=seed
+            )
+            began = time.monotonic()
+            for batch in data:
+                tokens = batch.tokens.unflatten(0, (lengths.micro_batches, rows))
+                if name == "one":
+                    loss, gradients = one_process(stages, tokens, tokens, loss=next_token_loss)
+                else:
+                    done = ranks.step(
+                        schedule, stages, tokens, tokens, loss=next_token_loss, hidden_shape=shape
+                    )
+                    loss, gradients = done.loss, done.gradients
+                    idle.append(done.trace.bubble_fraction)
+                losses[name].append(loss)
+                descend(state, parameters, gradients)
+            seconds[name] = time.monotonic() - began
+    differences = [abs(a - b) for a, b in zip(losses["one"], losses["four"], strict=True)]
+    tokens = lengths.pipeline_steps * growth.BATCH_SIZE * shape[1]
+    return {
+        "largest_difference": max(differences),
+        "idle": round(sum(idle[1:]) / len(idle[1:]), 3),  # not the first step, which starts up
+        "training_loss": curve(losses["four"]),
+        "training_tokens_per_second": round(tokens / seconds["four"]),
+        "one_process_tokens_per_second": round(tokens / seconds["one"]),
+    }
+
+
+def descend(
+    state: TrainState, parameters: dict[str, nn.Parameter], gradients: dict[str, Tensor]
+) -> None:
+    """The step of `TrainState.update`, with gradients that others have computed."""
+    for name, parameter in parameters.items():
+        parameter.grad = gradients[name].clone()
+    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
+    state.optimizer.step()
+    state.scheduler.step()
+
+
+def curve(values: list[float]) -> list[float]:
+    """Means of `EVERY` steps each."""
+    chunks = torch.tensor(values, dtype=torch.float64).split(EVERY)
+    return [round(chunk.mean().item(), 3) for chunk in chunks]
+
+
+def main() -> None:
+    options = parser(__file__, __doc__, seeds=range(3))
+    options.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS))
+    options.add_argument("--steps", type=int, default=Lengths().steps, help="of every training")
+    options.add_argument("--rl-steps", type=int, default=Lengths().rl_steps)
+    options.add_argument("--pipeline-steps", type=int, default=Lengths().pipeline_steps)
+    options.add_argument("--timed", type=int, default=Lengths().timed, help="poems for the speed")
+    options.add_argument("--workers", type=int, default=1, help="runs side by side")
+    options.add_argument("--keep", type=Path, help="folder of finished runs, to stop and go on")
+    given = options.parse_args()
+    lengths = Lengths(
+        steps=given.steps,
+        rl_steps=given.rl_steps,
+        pipeline_steps=given.pipeline_steps,
+        timed=given.timed,
+    )
+    # the longest first, so that none is left over at the end
+    ordered = sorted(
+        given.rows, key=lambda row: ("fp8", "rl").index(row) if row in ("fp8", "rl") else 2
+    )
+    jobs = [(row, seed) for row in ordered for seed in given.seeds]
+    one = partial(run, lengths=lengths)
+    runs = list(collect(one, jobs, workers=given.workers, keep=given.keep))
+    runs.sort(key=lambda found: (ROWS.index(found["variant"]), found["seed"]))
+    write(
+        given.out,
+        script=__file__,
+        settings={
+            **lengths._asdict(),
+            "batch_size": growth.BATCH_SIZE,
+            "learning_rate": growth.LEARNING_RATE,
+            "cooldown": growth.COOLDOWN,
+            "gamma": growth.GAMMA,
+            "mtp_weight": growth.MTP_WEIGHT,
+            "curve_every": EVERY,
+            "config": asdict(growth.CONFIG),
+        },
+        runs=runs,
+        minutes=sum(found["minutes"] for found in runs),
+        cpu_minutes=sum(found["cpu_minutes"] for found in runs),
+    )
+
+
+if __name__ == "__main__":
+    main()
