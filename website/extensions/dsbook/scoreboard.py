@@ -6,8 +6,8 @@
 shows the rows up to `mla` and lights that one; without an argument all rows stand there. Numbers
 come from ``book/data/runs/scoreboard.json`` (``experiments/scoreboard.py``) and are never typed: a
 cell is the mean over the seeds, and the smallest and the largest below it where they differ. A sign
-marks what is worse than in the stage before, by all seeds. A row that does not exist, or that the
-record does not have, is a warning, hence an error under ``-W``.
+marks what is worse than in the stage before, by all seeds and by as much as is shown. A row that
+does not exist, or that the record does not have, is a warning, hence an error under ``-W``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sphinx import addnodes
 from sphinx.util.docutils import SphinxDirective
 
 RECORD = "book/data/runs/scoreboard.json"
-EMPTY, WORSE, MINUS = "—", "▾", "−"
+EMPTY, WORSE = "—", "▾"
 Run = dict[str, Any]
 
 
@@ -197,8 +197,10 @@ class Scoreboard(SphinxDirective):
         if not now:
             return entry(nodes.Text(EMPTY), right=True)
         before = values(runs.get(ROWS[name].before or "", []), column)
-        parts: list[nodes.Node] = [nodes.Text(column.show(mean(now)).replace("-", MINUS))]
-        if is_worse(now, before, more_is_better=column.more_is_better):
+        said = column.show(mean(now))
+        parts: list[nodes.Node] = [nodes.Text(said)]
+        worse = is_worse(now, before, more_is_better=column.more_is_better)
+        if worse and said != column.show(mean(before)):  # a difference that the reader sees
             parts.append(nodes.inline("", WORSE, classes=["worse"]))
         low, high = (column.show(x) for x in (min(now), max(now)))
         if low != high:

@@ -40,7 +40,7 @@ def runs() -> list[dict]:
             "variant": name,
             "seed": seed,
             "parameters": parameters,
-            "active_parameters": 1_241_088,
+            "active_parameters": 1_241_088 + 3096 * (name != "dense"),
             "cache_bytes": cache,
             "multiply_adds": 1_253_248,
             "loss": losses.get(name, [6.0, 6.0])[seed],
@@ -142,6 +142,7 @@ def test_cells_are_means_with_spread_and_say_what_is_worse(tables):
     ]  # fmt: skip
     assert dense[7:] == [["1.00"], ["100"], ["4.0%", "3.1%–5.0%"]]
     assert experts[1] == ["252 万", "▾"]
+    assert experts[2] == ["124 万"]  # too little more to be seen
     assert experts[5] == ["6.20", "6.10–6.30"]  # the seeds overlap
     assert mla[3] == ["1,024"]
     assert mtp[3] == ["1,280", "▾"]
