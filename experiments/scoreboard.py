@@ -11,8 +11,8 @@ The stages are those of `dsnotes.training.growth`, trained on quatrains. There a
     python experiments/scoreboard.py --rows dense bias --seeds 0 --steps 5 --out /tmp/s.json
 
 Every run uses two threads, or OMP_NUM_THREADS; the four processes use one each. Loss is in nats per
-character of the held-out poems, given their prompt. Speed is that of writing one poem after the
-other, on one thread.
+character of the held-out poems, given their prompt. Runs may be those of several machines: speed,
+that of writing one poem after the other on one thread, is measured where the record is written.
 """
 
 import os
@@ -56,7 +56,7 @@ class Lengths(NamedTuple):
     pipeline_steps: int = 40
     ranks: int = 4
     micro_batches: int = 8
-    timed: int = 40  # poems
+    timed: int = 40  # poems that drafts and speed are measured on
     late: int = 50  # steps at the end that MaxVio is the mean of
 
 
@@ -72,8 +72,8 @@ def run(row: str, seed: int, *, lengths: Lengths) -> dict[str, Any]:
         state, found = trained(stage, seed, lengths)
         if row == "rl":
             found |= reinforced(state.model, seed, lengths)
-        found |= sizes(stage, state.model) | speed(state.model, lengths)
-        found |= judged(state.model)
+        found |= sizes(stage, state.model) | judged(state.model)
+        found["tokens_per_pass"] = tokens_per_pass(state.model, lengths)
     return {
         "variant": row,
         "seed": seed,
@@ -137,29 +137,41 @@ def sizes(stage: growth.Stage, model: DeepSeek) -> dict[str, int]:
     }
 
 
-def speed(model: DeepSeek, lengths: Lengths) -> dict[str, float]:
-    """Tokens a pass of the main model and tokens a second, one poem at a time, temperature 1."""
-    threads = torch.get_num_threads()
+def tokens_per_pass(model: DeepSeek, lengths: Lengths) -> float:
+    """Tokens that one pass of the main model gains: 1 without drafts. Poems at temperature 1."""
+    if not model.config.num_nextn_predict_layers:
+        return 1.0
+    prompts = poems.held_out().tokens[: lengths.timed, :2]
+    found = speculate(
+        model,
+        prompts,
+        max_new_tokens=poems.room("五"),
+        temperature=1.0,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return round(found.tokens_per_step, 3)
+
+
+def passes_per_second(stage: growth.Stage, lengths: Lengths) -> float:
+    """Passes of the main model, drafts included, in a second of one thread; one poem at a time.
+
+    What a pass costs does not depend on the weights, so all stages are timed one after the other on
+    one machine, and in time of the processor, whatever else runs there.
+    """
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
-    prompts = poems.held_out().tokens[:, :2]
-    drafts = model.config.num_nextn_predict_layers > 0
-    passes, seconds = [], 0.0
+    model, generator = growth.build(stage, seed=0), torch.Generator().manual_seed(0)
+    prompts, passes, seconds = poems.held_out().tokens[:, :2], 0, 0.0
     for i in range(lengths.timed + 1):
-        given = prompts[i % len(prompts)][None]
-        began = time.monotonic()
+        given, began = prompts[i][None], time.process_time()
         options = {"max_new_tokens": poems.room("五"), "generator": generator}
-        if drafts:
-            passes.append(speculate(model, given, temperature=1.0, **options).tokens_per_step)
+        if model.config.num_nextn_predict_layers:
+            # the last pass may go beyond the end
+            taken = len(speculate(model, given, temperature=1.0, **options).accepted[0]) + 1
         else:
-            model.generate(given, temperature=1.0, **options)
-            passes.append(1.0)
-        seconds += time.monotonic() - began if i else 0.0  # the first one warms up
-    torch.set_num_threads(threads)
-    return {
-        "tokens_per_pass": round(sum(passes) / len(passes), 3),
-        "tokens_per_second": round(lengths.timed * poems.room("五") / seconds, 1),
-    }
+            taken = model.generate(given, temperature=1.0, **options).shape[1]
+        if i:  # the first one warms up
+            passes, seconds = passes + taken, seconds + time.process_time() - began
+    return passes / seconds
 
 
 def judged(model: DeepSeek) -> dict[str, Any]:
@@ -285,6 +297,11 @@ def main() -> None:
     one = partial(run, lengths=lengths)
     runs = list(collect(one, jobs, workers=given.workers, keep=given.keep))
     runs.sort(key=lambda found: (ROWS.index(found["variant"]), found["seed"]))
+    passes = {stage: passes_per_second(stage, lengths) for stage in growth.STAGES}
+    for found in runs:
+        if found["variant"] != "processes":
+            stage = "mtp" if found["variant"] == "rl" else found["variant"]
+            found["tokens_per_second"] = round(passes[stage] * found["tokens_per_pass"], 1)
     write(
         given.out,
         script=__file__,
@@ -299,6 +316,7 @@ def main() -> None:
             "config": asdict(growth.CONFIG),
         },
         runs=runs,
+        tables={"passes_per_second": {stage: round(x, 1) for stage, x in passes.items()}},
         minutes=sum(found["minutes"] for found in runs),
         cpu_minutes=sum(found["cpu_minutes"] for found in runs),
     )
