@@ -3,14 +3,14 @@
 The stages are those of `dsnotes.training.growth`, trained on quatrains. There are two rows more:
     processes   the stage `mla` for a few steps on four processes (DualPipe) and on one: the same
                 batches from the same weights. The biases rest, for the ranks keep their loads
-    rl          the stage `mtp`, then GRPO with the rules of verse as its reward
+    rl          the model of the stage `mtp`, then GRPO with the rules of verse as its reward
 
-    python experiments/scoreboard.py                   # under an hour on two idle cores
-    python experiments/scoreboard.py --workers 4 --keep /some/folder    # on eight; finished runs
-                                                       # are kept there: run again to go on
+    python experiments/scoreboard.py --workers 2       # under an hour on two idle cores
+    python experiments/scoreboard.py --workers 8 --keep /some/folder    # finished runs are kept
+                                                       # there: run again to go on
     python experiments/scoreboard.py --rows dense bias --seeds 0 --steps 5 --out /tmp/s.json
 
-Every run uses two threads, or OMP_NUM_THREADS; the four processes use one each. Loss is in nats per
+Every run uses one thread, or OMP_NUM_THREADS; the four processes use one each. Loss is in nats per
 character of the held-out poems, given their prompt. Runs may be those of several machines: speed,
 that of writing one poem after the other on one thread, is measured where the record is written.
 """
@@ -61,28 +61,38 @@ class Lengths(NamedTuple):
 
 
 def run(row: str, seed: int, *, lengths: Lengths) -> dict[str, Any]:
-    """One row of one seed, rounded, as plain data."""
-    threads = int(os.environ.get("OMP_NUM_THREADS", "2"))
-    torch.set_num_threads(threads)
-    wall, cpu = time.monotonic(), sum(os.times()[:4])
+    """One row of one seed, rounded, as plain data; with `mtp` comes `rl`, which goes on from it."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    began = time.monotonic(), sum(os.times()[:4])
     if row == "processes":
-        found = on_processes(seed, lengths)
-    else:
-        stage: growth.Stage = "mtp" if row == "rl" else row  # type: ignore[assignment]
-        state, found = trained(stage, seed, lengths)
-        if row == "rl":
-            found |= reinforced(state.model, seed, lengths)
-        found |= sizes(stage, state.model) | judged(state.model)
+        return finished(row, seed, on_processes(seed, lengths), began)
+    stage: growth.Stage = row  # type: ignore[assignment]
+    state, found = trained(stage, seed, lengths)
+    fixed = sizes(stage, state.model)
+    found |= fixed | judged(state.model)
+    found["tokens_per_pass"] = tokens_per_pass(state.model, lengths)
+    done = finished(row, seed, found, began)
+    if row == "mtp":
+        began = time.monotonic(), sum(os.times()[:4])
+        found = reinforced(state.model, seed, lengths) | fixed | judged(state.model)
         found["tokens_per_pass"] = tokens_per_pass(state.model, lengths)
+        done["goes_on"] = finished("rl", seed, found, began)
+    return done
+
+
+def finished(
+    row: str, seed: int, found: dict[str, Any], began: tuple[float, float]
+) -> dict[str, Any]:
+    """A run with what tells one from another, and what it took since `began` (wall, cpu)."""
     return {
         "variant": row,
         "seed": seed,
         **found,
         "torch": torch.__version__,
-        "threads": threads,
+        "threads": torch.get_num_threads(),
         "cores": len(os.sched_getaffinity(0)),
-        "minutes": round((time.monotonic() - wall) / 60, 2),
-        "cpu_minutes": round((sum(os.times()[:4]) - cpu) / 60, 2),
+        "minutes": round((time.monotonic() - began[0]) / 60, 2),
+        "cpu_minutes": round((sum(os.times()[:4]) - began[1]) / 60, 2),
     }
 
 
@@ -275,7 +285,8 @@ def curve(values: list[float]) -> list[float]:
 
 def main() -> None:
     options = parser(__file__, __doc__, seeds=range(3))
-    options.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS))
+    jobs_of = [row for row in ROWS if row != "rl"]  # which comes with `mtp`
+    options.add_argument("--rows", choices=jobs_of, nargs="+", default=jobs_of)
     options.add_argument("--steps", type=int, default=Lengths().steps, help="of every training")
     options.add_argument("--rl-steps", type=int, default=Lengths().rl_steps)
     options.add_argument("--pipeline-steps", type=int, default=Lengths().pipeline_steps)
@@ -290,12 +301,11 @@ def main() -> None:
         timed=given.timed,
     )
     # the longest first, so that none is left over at the end
-    ordered = sorted(
-        given.rows, key=lambda row: ("fp8", "rl").index(row) if row in ("fp8", "rl") else 2
-    )
+    ordered = sorted(given.rows, key=("fp8", "mtp", *ROWS).index)
     jobs = [(row, seed) for row in ordered for seed in given.seeds]
     one = partial(run, lengths=lengths)
     runs = list(collect(one, jobs, workers=given.workers, keep=given.keep))
+    runs += [found.pop("goes_on") for found in runs if "goes_on" in found]
     runs.sort(key=lambda found: (ROWS.index(found["variant"]), found["seed"]))
     passes = {stage: passes_per_second(stage, lengths) for stage in growth.STAGES}
     for found in runs:
