@@ -72,7 +72,8 @@ COLUMNS = (
     Column("合律", lambda r: r.get("verse", {}).get("rules"), "{:.1%}".format, True),
 )
 CAPTION = (
-    "同一个模型，一行多一个部件。各格是 {seeds} 个种子的平均，下面的小字是最小和最大；标 "
+    "同一个模型，一行多一个部件，训练 {steps} 步。"
+    "各格是 {seeds} 个种子的平均，下面的小字是最小和最大；标 "
     f"{WORSE} 的比上一行差（强化学习一行比的是 MTP 一行）。参数、激活参数和乘加是训练时的，乘加按"
     "每个 token 算；缓存是每个 token 的字节；损失是留出的诗每个字多少 nat；后三列是逐首写诗时的："
     "主模型每前向一步得到几个 token，每秒几个，以及合乎格律的诗占多少。"
@@ -149,7 +150,7 @@ class Scoreboard(SphinxDirective):
     def table(
         self, record: Run, runs: dict[str, list[Run]], shown: list[str], *, lit: str | None
     ) -> nodes.table:
-        caption = CAPTION.format(seeds=len(record["seeds"]))
+        caption = CAPTION.format(seeds=len(record["seeds"]), steps=record["settings"]["steps"])
         if "processes" in shown:
             caption += PIPELINE.format(
                 steps=record["settings"]["pipeline_steps"],

@@ -71,7 +71,7 @@ def build(root: Path, page: str, rows: list[dict] | None) -> str:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace
 
-    record = {"seeds": [0, 1], "settings": {"pipeline_steps": 40}, "runs": rows}
+    record = {"seeds": [0, 1], "settings": {"steps": 600, "pipeline_steps": 40}, "runs": rows}
     if rows is not None:
         (root / "book/data/runs").mkdir(parents=True)
         (root / "book/data/runs/scoreboard.json").write_text(json.dumps(record), "utf8")
