@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from .page import page, rows
+from .notebook import NOTEBOOKS, answers, cells
+from .page import exercise, page, rows, solution
 
 BASES = ["DeepSeek-V2-Base", "Qwen2.5-72B-Base", "LLaMA-3.1-405B-Base", "DeepSeek-V3-Base"]
 
@@ -24,7 +25,10 @@ def test_v3_1() -> None:
     strict, tied = (in_front("DeepSeek-V3-Base", tie, table) for tie in (0, 0.3))
     assert (strict, tied) == (20, 22)
     lost = [r for r in table if behind(r, BASES[3], 0) and not behind(r, BASES[3], 0.3)]
-    assert [row["benchmark"] for row in lost] == ["HellaSwag", "CLUEWSC"]
+    names = [row["benchmark"] for row in lost]
+    assert names == ["HellaSwag", "CLUEWSC"]
+    answer = answers(NOTEBOOKS / "v3.ipynb")["v3-1"].right
+    assert answer.strip() == f"strict = {strict}\nlost = {names}".replace("'", '"')
 
 
 def test_v3_2() -> None:
@@ -43,6 +47,7 @@ def test_v3_2() -> None:
     assert "(171+19+1)/2^{19}" in page("v3")
     assert f"{ups + downs} 格里升" in page("v3")
     assert outcomes / 2**19 == pytest.approx(3.6e-4, rel=0.02)
+    assert "万分之三点六" in solution("v3-2")
 
 
 def test_v3_3() -> None:
@@ -75,6 +80,10 @@ def test_v3_5() -> None:
     table = rows("v3_table1_training_cost.csv")
     hours = {row["阶段"]: float(row["H800 千 GPU 小时"]) for row in table}
     assert 100 * hours["后训练"] / hours["合计"] == pytest.approx(0.18, abs=0.005)
+    assert "千分之二" in solution("v3-5")
+    of_r1 = {r["item"]: float(r["h800_kgpu_hours"]) for r in rows("r1v2_table7_training_cost.csv")}
+    assert of_r1["DeepSeek-R1-Zero"] / hours["后训练"] == pytest.approx(20, abs=0.5)
+    assert "二十倍" in solution("v3-5")
 
 
 def test_v3_6() -> None:
@@ -89,3 +98,24 @@ def test_v3_6() -> None:
     assert [v3 - llama for v3, llama in pairs] == [12, 13, 14, 17, 15, 12]
     assert pairs[0][0] / pairs[0][1] == 2.5
     assert pairs[-1][0] / pairs[-1][1] == pytest.approx(1.7, abs=0.01)
+
+
+def test_v3_7() -> None:
+    """What the planted readings hide: two tables, blanks taken for zeros, two models."""
+    one, other = (
+        {r["基准"]: r for r in rows(f"v3_table{name}_ablation.csv")}
+        for name in ("4_mtp", "5_auxfree")
+    )
+    plain = float(one["HumanEval"]["小，无"])
+    assert float(one["HumanEval"]["小，有"]) - plain == pytest.approx(6.1)
+    assert plain != float(other["HumanEval"]["小，无"])
+    code = [r for r in rows("v3_table6_chat_eval.csv") if r["category"] == "Code"]
+    assert (len(code), sum(not r["DeepSeek-V2-0506"] for r in code)) == (7, 2)
+    assert "代码的七行" in cells(NOTEBOOKS / "v3.ipynb", "exercise")["v3-7"]
+    assert "`None`" in exercise("v3-7")
+
+
+def test_v3_8() -> None:
+    """An open one: nothing to grade, and nothing that looks like an answer."""
+    assert "open" in exercise("v3-8")
+    assert "v3-8" not in answers(NOTEBOOKS / "v3.ipynb")
