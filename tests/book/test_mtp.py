@@ -18,6 +18,8 @@ def test_what_a_token_reads_counts_the_weights_kept_in_bfloat16_twice() -> None:
     wide = {"output head", "routers", "norms"}
     read = sum(part.activated * (2 if part.name in wide else 1) for part in parts)
     assert rf"\frac{{{read / 1e9:.2f} \times 10^{{9}}" in PAGE
+    once = sum(part.activated for part in parts)
+    assert f"这 {(read - once) / 1e9:.2f}B 用 BF16" in PAGE
 
 
 def test_what_a_second_token_reads_in_a_mixture_of_experts() -> None:
