@@ -113,7 +113,15 @@ def all_late(num_ranks, num_micro_batches):
 
 
 # %% dualpipe-10
+total = 64 * 3 / (1 - 0.45)  # 64 个微批次的总时间，从占比 0.45 算出
+total += 64 * 4.5  # 多出来的 64 个，每个只添一对
+guess = 1 - 128 * 3 / total
+
+# %% dualpipe-10 wrong: as with 64 micro-batches
 guess = 0.45
 
-# %% dualpipe-10 wrong: half of nothing hidden
-guess = 0.28
+# %% dualpipe-10 wrong: halved with the ends
+guess = 0.225
+
+# %% dualpipe-10 wrong: as if nothing but pairs were left
+guess = 0.34

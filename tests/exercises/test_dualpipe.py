@@ -136,14 +136,15 @@ def test_dualpipe_9() -> None:
 
 
 def test_dualpipe_10() -> None:
-    """The share that does not compute is a concave curve in what is hidden."""
-    shares = []
-    for hidden in (0, 0.5, 1):
-        durations = Durations.with_all_to_all(1, 1, 1, comm=1.5, hidden=hidden)
-        shares.append(1 - 64 * 3 / simulate(dualpipe(16, 64), durations).makespan)
-    assert answer("dualpipe-10")["guess"] == pytest.approx(shares[1], abs=0.01)
-    assert (shares[0] + shares[2]) / 2 < shares[1] < shares[0]
-    assert "中点比两端的平均高一点" in solution("dualpipe-10")
+    """A further micro-batch takes the time of one pair; the ends stay as they are."""
+    durations = Durations.with_all_to_all(1, 1, 1, comm=1.5, hidden=0.5)
+    few, more, many = (simulate(dualpipe(16, m), durations).makespan for m in (64, 128, 4096))
+    assert (more - few) / 64 == (many - more) / (4096 - 128) == durations.full_pair == 4.5
+    assert 1 - 64 * 3 / few == pytest.approx(0.45, abs=0.005)  # what the figure shows
+    assert answer("dualpipe-10")["guess"] == pytest.approx(1 - 128 * 3 / more, abs=0.005)
+    assert 1 - 4096 * 3 / many == pytest.approx(1 / 3, abs=0.005)
+    for part in ("=4.5$", "$1-3/4.5$", "三分之一"):
+        assert part in solution("dualpipe-10")
 
 
 def test_dualpipe_11() -> None:

@@ -54,8 +54,8 @@ def middle_waits(num_stages: int, durations: Durations | None = None) -> tuple[T
 
         k F                     for the first micro-batch, from the nearer end
         max(0, k I - (k+1) F)   for the first gradient, if it comes later than the last forward
-        k (F&B - B)             in step 6 gradients start at the ends, where a round takes B + F&B;
-                                in the middle a round takes 2 B
+        k (F&B - B)             in step 6 the next rank outside does a pair and a B before its
+                                gradient comes; the middle has 2 B to do, for k ranks outside
         k max(0, I - W)         until the ends are done
 
     Their sum is k (F&B + F - 2W) if F >= I >= W; if F = I >= W it is k (F&B + B - 3W), table 2.
