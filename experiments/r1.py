@@ -105,6 +105,20 @@ def scores(model: DeepSeek, preset: Preset, *, problems: int = 200) -> dict[str,
     return {name: round(value, 4) for name, value in found.items()}
 
 
+def written(model: DeepSeek, preset: Preset) -> list[dict[str, str]]:
+    """Four answers to one problem that was held out: what the pages quote."""
+    given = shellgame.problems(
+        1, swaps=preset.swaps, held_out=True, generator=torch.Generator().manual_seed(1)
+    )
+    sampler = torch.Generator(device=preset.device).manual_seed(1)
+    _, texts, answers = respond(model, preset, given, samples=4, sampler=sampler)
+    problem = shellgame.decode(given.prompts[0].tolist())
+    return [
+        {"problem": problem, "right": right, "text": text}
+        for text, right in zip(texts, answers, strict=True)
+    ]
+
+
 def trained(
     model: DeepSeek,
     step: Callable[[TrainState], Report],
@@ -189,6 +203,7 @@ def run(seed: int, *, preset: Preset, recipe: Recipe) -> dict[str, Any]:
     return {
         "seed": seed,
         "stages": {name: scores(models[name], preset) for name in STAGES},
+        "texts": {name: written(models[name], preset) for name in STAGES},
         "samples": samples,
         "cpu_seconds": seconds,
         "parameters": {
