@@ -1,5 +1,6 @@
 """What the section on MLA says in its figure and its text, against the shapes of V3."""
 
+import math
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from dsnotes.config import DEEPSEEK_V3
 
 BOOK = Path(__file__).parents[2] / "book"
 PAGE = (BOOK / "model" / "mla.md").read_text("utf8")
+YARN = (BOOK / "appendix" / "yarn.md").read_text("utf8")
 FIGURE = (BOOK / "figures" / "mla-latent.svg").read_text("utf8")
 
 HEADS, CONTENT = DEEPSEEK_V3.num_attention_heads, DEEPSEEK_V3.qk_nope_head_dim
@@ -36,8 +38,8 @@ def test_a_positional_key_per_head_loses_most_but_not_all() -> None:
 
 def test_an_index_of_a_frequency_is_not_that_of_a_head() -> None:
     """i numbers the heads, m the frequencies, t and j the positions."""
-    assert r"\theta_i" not in PAGE
-    assert r"\theta_m" in PAGE
+    assert r"\theta_i" not in PAGE + YARN
+    assert r"\theta_m" in YARN
     for symbol in (r"\vect k^C_{t,i}", r"\vect q_{t,i}", r"W^{UK}_i"):
         assert symbol in PAGE
 
@@ -48,3 +50,12 @@ def test_what_is_inferred_is_said_to_be() -> None:
         if "93.3%" in line and "6 比特" in line:
             assert "MLA-3" in line
     assert "所以代码不这样做" not in PAGE
+
+
+def test_the_hand_of_the_clock_goes_as_far_as_it_says() -> None:
+    """The slowest pair of V3 turns some thirty degrees within the trained length."""
+    slowest = 10000 ** -(31 / 32)
+    assert 31 < math.degrees(4096 * slowest) < 32
+    assert "才转了三十来度" in YARN
+    assert 128 * 1024 / 4096 == 32
+    assert "三十二倍" in YARN

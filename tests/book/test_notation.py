@@ -16,6 +16,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "model/moe": "混合专家与负载均衡",
     "model/balance": "混合专家与负载均衡",
     "model/mla": "多头潜在注意力",
+    "appendix/yarn": "多头潜在注意力",
     "model/mtp": "多 token 预测",
     "training/fp8": "FP8 混合精度训练",
     "training/fp8-accumulation": "FP8 混合精度训练",

@@ -14,7 +14,15 @@ from dsnotes.model.cache import LatentCache
 from dsnotes.model.mla import MLA
 from dsnotes.model.rope import rope_frequencies, rope_rotation, softmax_scale, yarn_range
 
-from .page import solution
+from .notebook import NOTEBOOKS, answers
+from .page import exercise, solution
+
+
+def solved(label: str) -> dict[str, object]:
+    """The names that the solution of an exercise defines."""
+    names: dict[str, object] = {}
+    exec(answers(NOTEBOOKS / "mla.ipynb")[label].right, names)
+    return names
 
 
 def on_meta(config: Config) -> MLA:
@@ -156,3 +164,48 @@ def test_mla_6() -> None:
     for bits in (8, 6, 4):
         pairs = zip(errors["latent", bits], errors["key", bits], strict=True)
         assert sum(a > b for a, b in pairs) >= 15  # the latent is the more sensitive
+
+
+def test_mla_7() -> None:
+    """Graded by the tests of the section (`tests/practice`)."""
+    assert "`python -m dsnotes.practice mla`" in exercise("mla-7")
+
+
+def test_mla_8() -> None:
+    """The planted bugs are tried in `tests/practice`; these two are the ones the page means."""
+    assert "`python -m dsnotes.practice --bug mla-1`" in exercise("mla-8")
+    assert "`--bug mla-3`" in exercise("mla-8")
+    layer = on_meta(DEEPSEEK_V3)
+    assert layer.qk_nope_head_dim == layer.v_head_dim  # W^UK and W^UV have one shape
+
+
+def test_mla_9() -> None:
+    """Operations of the attention as it runs, over the bytes of the cache, grow with both."""
+    layer, past = on_meta(DEEPSEEK_V3), 1_000_000
+
+    def measured(new: int) -> float:
+        count = multiplications(layer, new=new, past=past, absorb=True)
+        count -= new * past * layer.num_heads * layer.qk_rope_head_dim  # multiplied in vain
+        once = multiplications(layer, new=new, past=1, absorb=True)  # W^UK, W^UV: not of the past
+        held = LatentCache(DEEPSEEK_V3, batch_size=1, capacity=past, num_layers=1, device="meta")
+        return 2 * (count - once) / (2 * held.latents.numel())
+
+    intensity = solved("mla-9")["intensity"]
+    assert callable(intensity)
+    for new in (1, 2):
+        assert intensity(128, new) == pytest.approx(measured(new), rel=1e-3)
+    limit = 865e12 / 3.35e12  # of H800, as the deep dive of FlashMLA has it
+    assert intensity(128, 1) < limit < intensity(128, 2)
+    assert intensity(16, 1) < limit / 8
+    assert intensity(128, 1) / 128 == pytest.approx(1.9, abs=0.02)
+    assert solved("mla-9")["lite_waits_for"] == "读"
+
+
+def test_mla_10() -> None:
+    """A quarter of the heads reads every channel of the latent."""
+    quarter = on_meta(replace(DEEPSEEK_V3, num_attention_heads=32))
+    whole = on_meta(DEEPSEEK_V3)
+    assert quarter.kv_b_proj.in_features == whole.kv_b_proj.in_features == 512
+    cached = numbers_cached(DEEPSEEK_V3) // DEEPSEEK_V3.num_hidden_layers
+    assert solved("mla-10") | {"mha_card": 8192, "mla_card": cached} == solved("mla-10")
+    assert r"2\times32\times128=8192" in solution("mla-10")

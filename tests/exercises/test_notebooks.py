@@ -8,10 +8,6 @@ import pytest
 from .notebook import NOTEBOOKS, answers, cells, judge
 from .page import classes, exercise, labels
 
-# sections whose notebook still holds the answers; each goes when it is rewritten
-NOT_YET = {
-    "mla",
-}
 EXAMPLE = Path(__file__).parent / "example" / "example.ipynb"
 PATHS = [EXAMPLE, *(p for p in sorted(NOTEBOOKS.glob("*.ipynb")) if cells(p, "exercise"))]
 EXERCISES = [pytest.param(p, label, id=label) for p in PATHS for label in cells(p, "exercise")]
@@ -51,15 +47,10 @@ def test_each_blank_has_a_check_a_solution_and_a_wrong_answer(path: Path) -> Non
     assert [label for label, given in answers(path).items() if not given.wrong] == []
 
 
-@pytest.mark.parametrize("label", [a for a in labels() if a.rpartition("-")[0] not in NOT_YET])
+@pytest.mark.parametrize("label", labels())
 def test_every_exercise_can_be_failed(label: str) -> None:
     """By a cell of the notebook or by a command; an open one need not."""
     path = NOTEBOOKS / f"{label.rpartition('-')[0]}.ipynb"
     by_cell = label in cells(path, "exercise")
     by_command = "python -m dsnotes.practice" in exercise(label)
     assert by_cell or by_command or "open" in classes(label)
-
-
-@pytest.mark.parametrize("section", sorted(NOT_YET))
-def test_what_is_not_yet_rewritten_is_not(section: str) -> None:
-    assert not cells(NOTEBOOKS / f"{section}.ipynb", "exercise"), "take it off the list"
