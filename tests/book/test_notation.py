@@ -27,6 +27,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "rl/grpo-variants": "强化学习",
     "results/r1": "结果",
     "results/v3": "结果",
+    "whole/r1-miniature": "结果",
 }
 
 _ACCENT = r"\\(?:mathbf|vect|hat|bar|tilde|mathcal|mathbb)"
