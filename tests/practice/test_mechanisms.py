@@ -132,7 +132,7 @@ def test_a_loop_without_end_is_named_with_its_line(runs: Runs) -> None:
     text = source("dsnotes.rl.reward").splitlines()
     assert (endless.kind, endless.outcome) == ("TimeoutError", "failed")
     assert text[endless.line - 1] == "    rewards = []"
-    said = report.of_bug("", "", Grade([endless], True, ""), hint=True)
+    said = report.of_bug("", "", Grade([endless], True, ""), hint=True, command="")
     assert f"停在 endless_reward.py 第 {endless.line} 行" in said
 
 
@@ -142,7 +142,24 @@ def test_a_loop_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(grading, "SECONDS_IN_ALL", 4)
     done = grade(load("reward"), {"dsnotes.rl.reward": path})
     assert (done.ended, done.tests) == (False, [])
-    assert "读入你的文件" in report.of_section(load("reward"), done)
+    assert "还没有读完你的文件" in report.of_section(load("reward"), done)
+
+
+def test_a_run_that_dies_is_not_called_a_loop() -> None:
+    died = Grade([Result("t.py::test_a", "passed")], False, "Fatal Python error: Aborted")
+    said = report.of_section(load("reward"), died)
+    assert "测试没有运行完：\nFatal Python error: Aborted" in said
+    assert "循环" not in said
+
+
+def test_options_of_pytest_in_the_environment_change_nothing(tmp_path: Path) -> None:
+    _, environment = prepare(load("reward"), {}, tmp_path / "report")
+    assert environment["PYTEST_ADDOPTS"] == ""
+
+
+def test_a_commented_raise_is_no_blank() -> None:
+    assert still_blank('    raise NotImplementedError("f：还没有写")\n') == ["f"]
+    assert still_blank('    # raise NotImplementedError("f：还没有写")\n') == []
 
 
 @pytest.mark.parametrize(
@@ -169,3 +186,10 @@ def test_what_a_failure_is_told_as(test: Result, said: str) -> None:
 def test_a_failure_of_a_common_mistake_that_is_an_error_says_nothing_of_it() -> None:
     crash = Result("t.py::test_trap_5_router_gets_a_gradient", "failed", "RuntimeError", "shape")
     assert "常见错误" not in report.of_section(load("moe"), Grade([crash], True, ""))
+
+
+def test_what_a_file_lacks_is_quoted_alone() -> None:
+    noise = "ImportError while importing\nHint: valid names\nE   ImportError: cannot import 'f'"
+    test = Result("tests/rl/test_reward.py", "failed", "CollectError", noise)
+    said = report.of_section(load("reward"), Grade([test], False, ""))
+    assert said.endswith("（CollectError）\n  ImportError: cannot import 'f'")

@@ -32,8 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     name, _, number = (asked.bug or f"{asked.section}-").rpartition("-")
     if name not in mechanisms.SECTIONS or bool(asked.bug) == bool(asked.section):
+        if asked.bug and asked.section:
+            print("写一节的名字，或者写 --bug，不能都写。")
+        elif asked.bug or asked.section:
+            print(f"没有“{asked.bug or asked.section}”。")
         print(_contents())
-        return 0 if not asked.bug and not asked.section else 2
+        return 2 if asked.bug or asked.section else 0
     section = mechanisms.load(name)
     bugs = {str(i): bug for i, bug in enumerate(section.bugs, start=1)}
     if asked.bug and number not in bugs:
@@ -49,10 +53,14 @@ def main(arguments: list[str] | None = None) -> int:
         texts = {m: mechanisms.blanked(m, section.blanks) for m in files}
     missing = [m for m, path in files.items() if asked.force or not path.exists()]
     if missing:
-        FOLDER.mkdir(exist_ok=True)
-        for module in missing:
-            files[module].write_text(texts[module], "utf8")
-            print(f"写好了 {files[module]}")
+        try:
+            FOLDER.mkdir(exist_ok=True)
+            for module in missing:
+                files[module].write_text(texts[module], "utf8")
+                print(f"写好了 {files[module]}")
+        except OSError as error:
+            print(f"写不了 {error.filename}（{error.strerror}）。换一个文件夹，再运行。")
+            return 2
         for blank in [] if bug else section.blanks:
             print(f"  空白：{blank.function}（{files[blank.module]}）")
         print(f"{'找到错误，改好' if bug else '填好空白'}，再运行：{command}")
@@ -65,16 +73,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(broken)
         return 1
     if not bug:
-        said, left = report.of_blanks(section, files)
-        print(said)
-        if left == len(section.blanks):
+        print(report.of_blanks(section, files))
+        if all(path.read_text("utf-8-sig") == texts[m] for m, path in files.items()):
             return 1
     print("正在运行这一节的测试……", flush=True)
-    done = grade(section, files)
+    try:
+        done = grade(section, files)
+    except KeyboardInterrupt:
+        print("停下了，没有评完。")
+        return 130
     if bug:
         titles, _ = mechanisms.traps(section)
         title = f"常见错误 {bug.trap}：{titles[bug.trap]}" if bug.trap else ""
-        print(report.of_bug(bug.answer, title, done, hint=asked.hint))
+        print(report.of_bug(bug.answer, title, done, hint=asked.hint, command=command))
     else:
         print(report.of_section(section, done))
     return 0 if done.right else 1
@@ -90,4 +101,5 @@ def _contents() -> str:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a pipe on Windows
     sys.exit(main())

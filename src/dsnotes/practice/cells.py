@@ -114,12 +114,12 @@ def _blank(answer: object) -> bool:
 def _judge(error: Exception) -> Verdict:
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
     if isinstance(error, AssertionError):
-        return Verdict("wrong", str(error))
+        return Verdict("wrong", str(error) or f"这一行不成立：`{line}`")
     if isinstance(error, NotImplementedError) and not str(error):
         return Verdict("blank")
     if "ellipsis" in str(error).lower():  # a calculation that met a `...`
         return Verdict("blank")
-    if isinstance(error, NameError):
+    if isinstance(error, NameError) and not isinstance(error, UnboundLocalError):
         return Verdict("error", f"没有名字 {error.name}：先运行上面的各格。")
     return Verdict(
         "error", f"{type(error).__name__}: {error}" + (f"（在 `{line}`）" if line else "")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from dsnotes.practice.mechanisms import CARRIED, PACKAGE, REPOSITORY, Section
 
-SECONDS_A_TEST = 60  # the slowest takes eight
+SECONDS_A_TEST = 60  # of the processor; the slowest takes eight
 SECONDS_IN_ALL = 300
 
 
@@ -36,11 +36,15 @@ class Result(NamedTuple):
 
 
 class Grade(NamedTuple):
-    """What the tests said; `ended` is False when they were stopped, `noise` what pytest printed."""
+    """What the tests said; not `ended` when they were stopped, `late` if after SECONDS_IN_ALL.
+
+    `noise` is what pytest printed.
+    """
 
     tests: list[Result]
     ended: bool
     noise: str
+    late: bool = False
 
     @property
     def right(self) -> bool:
@@ -82,6 +86,7 @@ def prepare(
         "DSNOTES_PRACTICE": json.dumps(run),
         "PYTHONPATH": os.pathsep.join([str(PACKAGE.parent), os.environ.get("PYTHONPATH", "")]),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "",
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
     }
@@ -106,5 +111,5 @@ def grade(section: Section, files: dict[str, Path]) -> Grade:
                 encoding="utf8", errors="replace", timeout=SECONDS_IN_ALL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
-            return Grade(read(report), False, "")
+            return Grade(read(report), False, "", late=True)
         return Grade(read(report), done.returncode in (0, 1), done.stdout + done.stderr)

@@ -19,7 +19,7 @@ PACKAGE = Path(dsnotes.__file__).parent
 CARRIED = HERE / "material"
 REPOSITORY = PACKAGE.parents[1]
 SECTIONS = tuple(sorted(path.stem for path in (HERE / "mechanisms").glob("*.toml")))
-_BLANK = re.compile(r'raise NotImplementedError\("(.+)：还没有写"\)')
+_BLANK = re.compile(r'^\s*raise NotImplementedError\("(.+)：还没有写"\)', re.MULTILINE)
 
 
 class Blank(NamedTuple):

@@ -81,14 +81,15 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
         item.session.shouldstop = "one test did not end"
         raise TimeoutError(f"{RUN['seconds']} s")
 
-    if not hasattr(signal, "SIGALRM"):
+    if not hasattr(signal, "setitimer"):
         return (yield)
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(RUN["seconds"])
+    signal.signal(signal.SIGPROF, stop)
+    # of the processor: a busy machine makes no loop endless
+    signal.setitimer(signal.ITIMER_PROF, RUN["seconds"])
     try:
         return (yield)
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 @pytest.hookimpl(wrapper=True)

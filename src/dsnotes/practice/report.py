@@ -3,7 +3,7 @@
 import textwrap
 from pathlib import Path
 
-from dsnotes.practice.grade import SECONDS_A_TEST, Grade, Result
+from dsnotes.practice.grade import SECONDS_A_TEST, SECONDS_IN_ALL, Grade, Result
 from dsnotes.practice.mechanisms import Section, still_blank, traps
 
 WIDTH = 96  # of a quoted message
@@ -12,24 +12,30 @@ WIDTH = 96  # of a quoted message
 def unreadable(path: Path) -> str:
     """Why a file is no Python, with its line; empty when it is."""
     try:
-        compile(path.read_text("utf8"), str(path), "exec")
+        text = path.read_text("utf-8-sig")
+        if "\0" in text:  # UTF-16
+            raise ValueError
+        compile(text, str(path), "exec")
+    except OSError as error:
+        return f"打不开 {path}（{error.strerror}）。"
+    except ValueError:
+        return f"{path} 不是 UTF-8 编码的。在编辑器里另存为 UTF-8，再运行。"
     except SyntaxError as error:
         line = (error.text or "").strip()
         return f"{path} 第 {error.lineno} 行写错了，Python 读不懂：{line}\n  （{error.msg}）"
     return ""
 
 
-def of_blanks(section: Section, files: dict[str, Path]) -> tuple[str, int]:
-    """What is written in each file and what is not, and how many blanks are left."""
-    said, missing = [], 0
+def of_blanks(section: Section, files: dict[str, Path]) -> str:
+    """What is written in each file and what is not."""
+    said = []
     for module, path in files.items():
-        left = still_blank(path.read_text("utf8"))
+        left = still_blank(path.read_text("utf-8-sig"))
         total = sum(blank.module == module for blank in section.blanks)
         said.append(f"{path}：{total} 处空白，写了 {total - len(left)} 处")
         if left:
-            said.append(f"  还没有写：{'、'.join(left)}")
-        missing += len(left)
-    return "\n".join(said), missing
+            said.append(f"  还没有写（写好就删去 raise 那一行）：{'、'.join(left)}")
+    return "\n".join(said)
 
 
 def of_section(section: Section, grade: Grade) -> str:
@@ -47,7 +53,7 @@ def of_section(section: Section, grade: Grade) -> str:
     return "\n".join(said + _first_failure(grade))
 
 
-def of_bug(answer: str, title: str, grade: Grade, *, hint: bool) -> str:
+def of_bug(answer: str, title: str, grade: Grade, *, hint: bool, command: str) -> str:
     """Whether a bug is mended; then what it was. Its common mistake would tell before."""
     said = _progress(grade)
     if grade.right:
@@ -56,7 +62,7 @@ def of_bug(answer: str, title: str, grade: Grade, *, hint: bool) -> str:
     said.append("错误还在。")
     if hint:
         return "\n".join(said + _first_failure(grade))
-    return "\n".join([*said, "想看没有通过的测试，加上 --hint。"])
+    return "\n".join([*said, f"想看没有通过的测试：{command} --hint"])
 
 
 def _progress(grade: Grade) -> list[str]:
@@ -73,17 +79,23 @@ def _trap(test: Result, numbers: dict[str, int]) -> int:
 
 def _first_failure(grade: Grade) -> list[str]:
     endless = [t for t in grade.failed if t.kind == "TimeoutError"]
-    if endless or (not grade.ended and not grade.failed):
-        name = endless[0].name if endless else "读入你的文件"
-        where = f"，停在 {endless[0].file} 第 {endless[0].line} 行" if endless else ""
-        return [f"等了 {SECONDS_A_TEST} 秒还没有结束：{name}{where}。你写的循环会停下来吗？"]
+    if endless:
+        where = f"，停在 {endless[0].file} 第 {endless[0].line} 行" if endless[0].line else ""
+        return [
+            f"等了 {SECONDS_A_TEST} 秒还没有结束：{endless[0].name}{where}。你写的循环会停下来吗？"
+        ]
+    if grade.late:
+        what = "测试还没有运行完" if grade.tests else "还没有读完你的文件"
+        return [f"等了 {SECONDS_IN_ALL} 秒，{what}。你写的循环会停下来吗？"]
     wrong = [t for t in grade.failed if not t.blank]
     if not wrong:
-        return [] if grade.tests else ["测试没有运行：", *grade.noise.splitlines()[-5:]]
+        return [] if grade.failed else ["测试没有运行完：", *grade.noise.splitlines()[-5:]]
     test = wrong[0]
     where = f"，在 {test.file} 第 {test.line} 行" if test.line else ""
-    lines = [line for line in test.message.splitlines() if line.strip()][:6]
-    lines = [line for line in lines if "Use -v" not in line]
+    lines = [line for line in test.message.splitlines() if line.strip()]
+    if test.kind == "CollectError":  # the tests could not import what they need of the file
+        lines = [line[1:].strip() for line in lines if line.startswith("E ")] or lines
+    lines = [line for line in lines[:6] if "Use -v" not in line]
     quoted = [textwrap.shorten(line, WIDTH, placeholder="……") for line in lines]
     said = f"第一个没有通过的测试：{test.name}（{test.kind}{where}）"
     return [said, *textwrap.indent("\n".join(quoted), "  ").splitlines()]
