@@ -28,6 +28,7 @@ FOLD = "\nvar searchFold = "
 WEIGHT = {
     "book/appendix/glossary": 0.3,
     "book/appendix/notation": 0.3,
+    "book/appendix/yarn": 1.0,  # explains
     "book/appendix": 0.15,
     "book/index": 0.6,
     "book/papers": 0.6,
