@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import nbformat
+import torch
 
 from dsnotes.practice.cells import VERDICTS, Verdict
 
@@ -43,6 +44,11 @@ def answers(path: Path) -> dict[str, Answers]:
 
 def judge(path: Path, label: str, answer: str | None = None) -> Verdict:
     """Run the set-up and the earlier solutions, then an answer (or the blank), then the check."""
+    with torch.set_grad_enabled(True):  # which a notebook may switch off, for itself
+        return _judge(path, label, answer)
+
+
+def _judge(path: Path, label: str, answer: str | None) -> Verdict:
     solved = answers(path)
     names: dict[str, object] = {"__name__": "__main__"}
     for cell in nbformat.read(path, as_version=4).cells:
