@@ -45,7 +45,7 @@ Stage = Literal["dense", "experts", "bias", "mla", "mtp", "fp8"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 GAMMA, MTP_WEIGHT = 0.01, 0.3
 STEPS, BATCH_SIZE, LEARNING_RATE, COOLDOWN = 600, 64, 3e-3, 0.4
-# what the last stage is; `stage_config` takes away what an earlier one does not have
+# what the last stage is; `config_of` takes away what an earlier one does not have
 CONFIG = Config(
     vocab_size=len(poems.vocabulary()),
     hidden_size=128,

@@ -32,10 +32,16 @@ WEIGHT = {
     "book/appendix": 0.15,
     "book/index": 0.6,
     "book/papers": 0.6,
+    # prerequisites, which are pages of their own
+    "notebooks/floats": 0.7,
+    "notebooks/pipelines": 0.7,
+    "notebooks/policy_gradient": 0.7,
+    "notebooks/rope_cache": 0.7,
     "notebooks": 0.4,
     "src": 0.1,
 }
 KINDS = {
+    "动手": 0.4,
     "练习": 0.4,
     "常见错误": 0.4,
     "小结": 0.5,

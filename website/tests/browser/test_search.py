@@ -9,7 +9,8 @@ from playwright.sync_api import expect
 
 QUERIES = yaml.safe_load((Path(__file__).parent / "queries.yml").read_text("utf8"))
 EXPLAINED = yaml.safe_load((Path(__file__).parent / "explanations.yml").read_text("utf8"))
-BESIDE = ("练习", "常见错误", "小结", "对照", "引用", "参考文献")  # they ask, warn, sum up, compare
+# they point on, ask, warn, sum up, compare
+BESIDE = ("动手", "练习", "常见错误", "小结", "对照", "引用", "参考文献")
 # types the query into the field; ms until the results stand on the page, and the links to them
 TYPED = """async query => {
   const field = document.querySelector(".bd-search-container input[name=q]");
