@@ -222,11 +222,12 @@ const Kit = (() => {
     const said = make("p", { class: "lab-say", role: "status" });
     const presets = make("div", { class: "lab-presets", role: "group", "aria-label": "例子" });
     const set = (next) => { stop(); update(next); };
+    const kept = () => Object.fromEntries((spec.keep ?? []).map((field) => [field, state[field]])); // by examples too
     set.state = () => state;
     const controls = (spec.controls ?? []).map((given, i) => ({ given, ...control(spec, given, `${id}-${i}`, data, set) }));
     for (const { label, state: differs } of spec.presets ?? []) {
       const button = make("button", { type: "button" }, label);
-      button.addEventListener("click", () => set({ ...start(spec), ...copy(differs) }));
+      button.addEventListener("click", () => set({ ...start(spec), ...kept(), ...copy(differs) }));
       presets.append(button);
     }
     const player = spec.play && make("button", { type: "button", class: "play" }, spec.play.label ?? "播放");
@@ -247,7 +248,7 @@ const Kit = (() => {
 
     // --- from the state to the page ---
     function update(next) {
-      state = spec.tidy ? spec.tidy(next, data) : next;
+      state = spec.tidy ? spec.tidy(next, data, state) : next; // the third: what it was before
       const held = plot.contains(document.activeElement) ? document.activeElement.closest("[data-name]") : null;
       const mark = held && [held.dataset.name, held.dataset.value];
       live = true;
@@ -262,7 +263,7 @@ const Kit = (() => {
         show(state);
       }
       [...presets.children].forEach((button, i) => button.setAttribute("aria-pressed",
-        write(spec, state) === write(spec, { ...start(spec), ...spec.presets[i].state })));
+        write(spec, state) === write(spec, { ...start(spec), ...kept(), ...spec.presets[i].state })));
       for (const { goal, reply, node } of goals)
         if (!reply.textContent && goal.reached(state, data)) {
           reply.innerHTML = `做到了：${goal.reply}`;
