@@ -42,7 +42,7 @@ const Kit = (() => {
   // --- drawing as text ---
   // Classes of labs.css, named here so that the style sheet keeps them: f-blue f-orange f-green f-red f-purple f-sky f-grey
   // f-none f-ink f-soft f-ground; s-blue s-orange s-green s-red s-purple s-sky s-grey s-none s-ink s-soft; t-blue t-orange
-  // t-green t-red t-purple t-sky t-grey; thick thin dash faint outline; text: small big mono muted on on-dark.
+  // t-green t-red t-purple t-sky t-grey; thick thin dash faint outline; text: small big bold mono muted on on-dark.
   let live = false; // a still has no handles
   const attributes = (all) => Object.entries(all)
     .filter(([, value]) => value !== undefined && value !== null && value !== false)
@@ -192,6 +192,17 @@ const Kit = (() => {
       return { node: make("label", { for: id, class: "wide" }, make("span", {}, label), field),
         show(state) { if (field.value !== state[name]) field.value = state[name]; } };
     }
+    if (kind === "number") { // typed; what is no number changes nothing
+      const field = make("input", { type: "text", inputmode: "decimal", size: 10, id, "data-name": name, autocomplete: "off" });
+      const typed = () => (field.value.trim() === "" ? NaN : Number(field.value.replace("−", "-")));
+      field.addEventListener("input", () => {
+        const [low, high] = bounds(spec, name, current(), data);
+        if (Number.isFinite(typed())) set(changed(current(), name, Math.max(low, Math.min(high, typed()))));
+      });
+      field.addEventListener("change", () => { field.value = String(current()[name]); });
+      return { node: make("label", { for: id }, make("span", {}, label), field),
+        show(state) { if (typed() !== state[name]) field.value = String(state[name]); } };
+    }
     // a slider; in the logarithm its own value runs from 0 to 100
     const input = make("input", { type: "range", id, "data-name": name });
     const output = make("output", { for: id });
@@ -308,7 +319,7 @@ const Kit = (() => {
       node.focus({ preventScroll: true });
       const { from, to, log: inLog } = node.dataset;
       const [min, max] = ["valuemin", "valuemax"].map((end) => Number(node.getAttribute(`aria-${end}`)));
-      const now = (inLog ? log : scale)([min, max], [Number(from), Number(to)])(read_field(state, node.dataset.name));
+      const now = (inLog ? log : scale)([min, max], [Number(from), Number(to)])(Number(node.getAttribute("aria-valuenow")));
       drag = { name: node.dataset.name, offset: now - pixel_of(event, node) };
       plot.setPointerCapture(event.pointerId);
       event.preventDefault();

@@ -85,7 +85,9 @@ def test_what_every_figure_has(name) -> None:
         assert isinstance(value, plain) or all(isinstance(item, (int, float)) for item in value)
     for control in spec(name, "spec.controls ?? []"):
         assert control["label"]
-        assert control["kind"] in ("tabs", "choice", "select", "slider", "toggle", "text", "button")
+        assert control["kind"] in (
+            "tabs", "choice", "select", "slider", "toggle", "text", "number", "button",
+        )  # fmt: skip
         assert control["kind"] == "button" or control["name"] in state
     given = lab.as_json(name)
     presets = spec(name, "spec.presets")
@@ -108,7 +110,8 @@ def test_every_figure_stands_on_a_page_with_a_still(name) -> None:
         path
         for folder in ("book", "notebooks")
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in (".md", ".ipynb") and f"{{lab}} {name}" in path.read_text("utf8")
+        if path.suffix in (".md", ".ipynb")
+        and re.search(rf"{{lab}} {name}(?![\w-])", path.read_text("utf8"))
     ]
     assert len(pages) == 1
     for width in (lab.WIDE, lab.NARROW):
