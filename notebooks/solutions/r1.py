@@ -35,12 +35,24 @@ written = 10_400 * 32 * 16
 epoch = 10_400 * 32
 
 # %% r1-4
-comparable = 11
-lower = 6
+columns_4 = (main.labels("metric"), main.values("DeepSeek-R1"), main.values("OpenAI-o1-1217"))
+scores_4 = [(r1, o1) for metric, r1, o1 in zip(*columns_4, strict=True) if metric != "Rating"]
+both_4 = [(r1, o1) for r1, o1 in scores_4 if not math.isnan(o1)]
+o1_mean = sum(o1 for _, o1 in both_4) / len(both_4)
+naive = sum(r1 for r1, _ in scores_4) / len(scores_4) - o1_mean
+paired = sum(r1 for r1, _ in both_4) / len(both_4) - o1_mean
+
+# %% r1-4 wrong: the rating averaged with percentages
+naive = 171.67 - 255.63
+paired = -2.45
 
 # %% r1-4 wrong: blanks taken for zeros
-comparable = 21
-lower = 6
+naive = 78.805 - 750.9 / 20
+paired = -2.45
+
+# %% r1-4 wrong: the rows of one column only
+naive = 78.805 - 75.09
+paired = 78.805 - 75.09
 
 # %% r1-5
 guess = "大"

@@ -19,7 +19,11 @@ def test_what_a_token_reads_counts_the_weights_kept_in_bfloat16_twice() -> None:
     read = sum(part.activated * (2 if part.name in wide else 1) for part in parts)
     assert rf"\frac{{{read / 1e9:.2f} \times 10^{{9}}" in PAGE
     once = sum(part.activated for part in parts)
-    assert f"这 {(read - once) / 1e9:.2f}B 用 BF16" in PAGE
+    double = (read - once) / 1e9
+    assert f"| {double:.3f}B | 2 | {2 * double:.3f} GB |" in PAGE
+    single = once / 1e9 - double
+    assert f"| {single:.3f}B | 1 | {single:.3f} GB |" in PAGE
+    assert f"| {read / 1e9:.3f} GB |" in PAGE
 
 
 def test_what_a_second_token_reads_in_a_mixture_of_experts() -> None:
@@ -52,6 +56,6 @@ def test_the_rule_of_acceptance_has_its_authors() -> None:
 
 
 def test_the_bandwidth_is_linked_to_the_document_that_states_it() -> None:
-    link = re.search(r"3\.35 TB/s（[^（）]*\((https://[^)]*)\)", PAGE)
+    link = re.search(r"带宽（[^（）]*\((https://[^)]*)\)） \| \| \| 每秒 3\.35 TB \|", PAGE)
     assert link
     assert link[1].endswith("docs/20250422-new-kernel-deep-dive.md")

@@ -114,3 +114,24 @@ def test_the_page_quotes_texts_of_every_stage() -> None:
         assert f"text_{stage}_2_thought" in MINI
     problems = {w["problem"] for run in RUNS for texts in run["texts"].values() for w in texts}
     assert len(problems) == 1
+
+
+def test_the_ball_is_followed_for_the_reader() -> None:
+    """The example's first exchanges, in words, and what the two sets of answers cost."""
+    start, *swaps = RUNS[0]["texts"]["zero"][0]["problem"].removesuffix(" =").split()
+    assert start == "1"
+    assert all("1" not in swap for swap in swaps[:3])
+    assert swaps[3] == "1-5"
+    assert "前三次换的都不是它" in MINI
+    assert "第四次一与五对换" in MINI
+    assert all(100 < run["samples"]["zero"]["kept"] < 200 for run in RUNS)
+    assert "一百多份正确回答微调三十步" in MINI
+    assert all(run["samples"]["dev2"]["drawn"] == 4 * 1000 for run in RUNS)
+    assert "一千道题，每题四份" in MINI
+
+
+def test_the_third_stage_is_as_good_as_the_second() -> None:
+    for run in RUNS:
+        dev2, dev3 = (run["stages"][s]["pass_at_1"] for s in ("dev2", "dev3"))
+        assert dev3 == pytest.approx(dev2, abs=0.01)
+    assert ":answer: 差不多" in MINI

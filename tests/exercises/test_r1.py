@@ -62,12 +62,30 @@ def test_r1_3() -> None:
 
 
 def test_r1_4() -> None:
+    """Averages over different rows turn the order; and the counts that the page prints."""
     table = [r for r in rows("r1_table4_main.csv") if r["OpenAI-o1-1217"]]
     lower = [r for r in table if float(r["DeepSeek-R1"]) < float(r["OpenAI-o1-1217"])]
     assert (len(table), len(lower)) == (11, 6)
     names = sorted(r["benchmark"] for r in lower)
     assert names == ["Aider-Polyglot", "Codeforces", "Codeforces", "GPQA Diamond", "MMLU",
                      "SimpleQA"]  # fmt: skip
+    percent = [r for r in rows("r1_table4_main.csv") if r["metric"] != "Rating"]
+    mean = {
+        (model, blank): statistics.mean(
+            float(r[model]) for r in percent if blank is None or bool(r["OpenAI-o1-1217"]) is blank
+        )
+        for model, blank in [("DeepSeek-R1", b) for b in (None, True, False)]
+        + [("OpenAI-o1-1217", True)]
+    }
+    naive = mean["DeepSeek-R1", None] - mean["OpenAI-o1-1217", True]
+    paired = mean["DeepSeek-R1", True] - mean["OpenAI-o1-1217", True]
+    assert 3.5 < naive < 4
+    assert "R1 高三分多" in exercise("r1-4")
+    assert -3 < paired < -2
+    assert "R1 反而低两分多" in solution("r1-4")
+    assert round(mean["DeepSeek-R1", False]) == 85
+    assert sum(not r["OpenAI-o1-1217"] for r in percent) == 10
+    assert "没有数的十行，R1 平均有八十五分" in solution("r1-4")
 
 
 def test_r1_5() -> None:
@@ -156,7 +174,7 @@ def test_r1_9() -> None:
     )
     assert [a + 0.1 * f + zh for a, f, zh in each] == pytest.approx([2.1, 1.6, 1.1])
     for name, text in zip("甲乙丙", thoughts, strict=True):
-        assert f"{name}“{text}”" in exercise("r1-9")
+        assert f"| {name} | {text} | {thoughts[text]} |" in exercise("r1-9")
     assert "甲 2.1，乙 1.6，丙 1.1" in solution("r1-9")
 
 

@@ -20,6 +20,7 @@ PARTS = (
     "gbt7714",
     "katexmath",
     "kernels",
+    "lab",
     "mathtags",
     "nbfigure",
     "numbers",

@@ -34,6 +34,7 @@ SHEETS = (  # in the order of the cascade; theme.css does nothing but import bas
     "styles/theme.css", "basic.css", "styles/pydata-sphinx-theme.css", "pygments.css",
     "styles/sphinx-book-theme.css", "togglebutton.css", "copybutton.css", "mystnb.*.css",
     "exercise.css", "sphinx-design.min.css", "katex/katex.min.css", "book.css", "pipeline.css",
+    "labs.css",
 )  # fmt: skip
 SCRIPTS = (
     "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js",
@@ -222,7 +223,8 @@ def link(page: Element, bundled: Bundle) -> None:
 def write(static: Path, pages: Iterable[Element]) -> Bundle:
     """Write the two files, from what the pages use."""
     js = script(static)
-    own = "".join(path.read_text("utf8") for path in static.glob("*.js"))
+    scripts = [*static.glob("*.js"), *static.glob("labs/*.js")]
+    own = "".join(path.read_text("utf8") for path in scripts)
     used = set().union(words(js), words(own), *map(names, pages))
     css = style_sheet(static, used)
     (static / SHEET).write_text(css, "utf8")
