@@ -146,13 +146,13 @@ const Fp8AccumulationLab = (() => {
       Kit.path({ d: line(never.error, 2 ** state.k), class: "s-red thick" }),
       Kit.path({ d: line(promoted.error, 2 ** state.k), class: "s-blue thick dash" }));
     parts.push(Kit.handle({
-      name: "n", label: "提升的间隔，2 的几次方", x: xn, y: top - 16, value: state.n, min: 5, max: 13, step: 1, axis: "x",
+      name: "n", label: "提升的间隔", show: every, x: xn, y: top - 16, value: state.n, min: 5, max: 13, step: 1, axis: "x",
       from: left, to: right,
       body: Kit.line({ x1: xn, y1: top - 16, x2: xn, y2: bottom, class: "s-blue dash" }) + Kit.circle({ cx: xn, cy: top - 16, r: 8, class: "f-blue" }),
     }), text(Math.min(Math.max(xn, left + 30), right - 30), 20, every(state.n), { anchor: "middle", class: "t-blue bold" }));
     const marks = [[never, "red"], [promoted, "blue"]].map(([found, colour]) => ({ colour, e: at(found.error, state.k) }));
     parts.push(Kit.handle({
-      name: "k", label: "求和的长度 K，2 的几次方", x, y: bottom, value: state.k, min: 5, max: 13, step: 1, axis: "x",
+      name: "k", label: "求和的长度 K", show: (k) => String(2 ** k), x, y: bottom, value: state.k, min: 5, max: 13, step: 1, axis: "x",
       from: left, to: right,
       body: Kit.line({ x1: x, y1: top, x2: x, y2: bottom, class: "s-ink" }) + Kit.circle({ cx: x, cy: bottom, r: 8, class: "f-ink" })
         + marks.map(({ colour, e }) => Kit.circle({ cx: x, cy: Y(e), r: 5, class: `f-${colour}` })).join(""),

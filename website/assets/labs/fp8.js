@@ -337,7 +337,7 @@ const Fp8Lab = (() => {
     const x = X(state.power);
     parts.push(text(x0, top - 8, "别的数的误差", { class: "t-grey" }),
       Kit.handle({
-        name: "power", label: "放大的倍数，10 的几次方", x, y: bottom, value: state.power, min: 0, max: 6, step: 0.1,
+        name: "power", label: "放大的倍数", x, y: bottom, value: state.power, min: 0, max: 6, step: 0.1, show: (p) => `${times(p)} 倍`,
         axis: "x", from: x0, to: x1,
         body: Kit.line({ x1: x, y1: Y(error), x2: x, y2: bottom, class: "s-red" })
           + Kit.circle({ cx: x, cy: bottom, r: 9, class: "f-red" }) + Kit.circle({ cx: x, cy: Y(error), r: 4, class: "f-red" }),
@@ -382,10 +382,11 @@ const Fp8Lab = (() => {
     name: "fp8",
     title: "FP8 显微镜",
     state: { tab: "number", x: 17, minus: false, clamp: true, format: "E4M3", group: "tensor", kind: "cell", power: 2 },
-    range: { x: [0, 2 ** HIGH], power: [0, 6] },
+    range: { x: [-(2 ** HIGH), 2 ** HIGH], power: [0, 6] },
+    tidy: (s) => (s.x < 0 ? { ...s, x: -s.x, minus: true } : s),
     controls: [
       { kind: "tabs", name: "tab", label: "看", options: [["number", "一个数"], ["matrix", "一组数"]] },
-      { kind: "number", name: "x", label: "数的大小", min: 0, max: 2 ** HIGH, when: (s) => s.tab === "number" },
+      { kind: "number", name: "x", label: "输入一个数", when: (s) => s.tab === "number" },
       { kind: "toggle", name: "clamp", label: "转换之前截断到最大值", when: (s) => s.tab === "number" },
       { kind: "choice", name: "format", label: "格式", options: [["E4M3", "E4M3"], ["E5M2", "E5M2"], ["INT8", "INT8"]], when: (s) => s.tab === "matrix" },
       { kind: "choice", name: "group", label: "分组", options: [["tensor", "整个张量"], ["block", "128×128"], ["tile", "1×128"]], when: (s) => s.tab === "matrix" },

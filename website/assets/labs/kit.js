@@ -333,11 +333,13 @@ const Kit = (() => {
     for (const name of ["pointerup", "pointercancel", "lostpointercapture"])
       plot.addEventListener(name, () => { drag = null; });
     const pressed = (node) => {
-      set(changed(state, node.dataset.name, JSON.parse(node.dataset.value)));
+      const { name, value } = node.dataset, label = node.getAttribute("aria-label");
+      set(changed(state, name, JSON.parse(value)));
       save();
-      plot.querySelectorAll(".press").forEach((other) => { // what it is now has another value
-        if (other.dataset.name === node.dataset.name && !plot.contains(document.activeElement)) other.focus({ preventScroll: true });
-      });
+      if (plot.contains(document.activeElement)) return;
+      // what was pressed now has another value: it keeps its name, and often its label
+      const others = [...plot.querySelectorAll(".press")].filter((other) => other.dataset.name === name);
+      (others.find((other) => other.getAttribute("aria-label") === label) ?? others[0])?.focus({ preventScroll: true });
     };
     plot.addEventListener("click", (event) => {
       const node = event.target.closest(".press");
