@@ -125,7 +125,7 @@ const Fp8AccumulationLab = (() => {
   }
 
   function plot(state, width, { never, promoted }) {
-    const left = 52, right = width - (width < 560 ? 14 : 108), top = 52, bottom = 286, parts = [];
+    const left = 52, right = width - (width < 560 ? 14 : 24), top = 52, bottom = 286, parts = [];
     const X = (k) => left + (k - 5) / 8 * (right - left);
     const floor = -5, Y = (e) => bottom - Math.max(0, (Math.log10(Math.max(e, 1e-9)) - floor) / -floor) * (bottom - top);
     for (let p = floor; p <= 0; p++)
@@ -139,7 +139,7 @@ const Fp8AccumulationLab = (() => {
     const line = (found, until) => steps.filter((i) => i * STEP <= until)
       .map((i, j) => `${j ? "L" : "M"}${X(Math.log2(i * STEP)).toFixed(1)} ${Y(found[i - 1]).toFixed(1)}`).join("");
     const x = X(state.k), xn = X(state.n);
-    parts.push(text(8, top - 12, "误差", { class: "t-grey" }), Kit.line({ x1: left, y1: Y(0.02), x2: right, y2: Y(0.02), class: "s-ink dash" }),
+    parts.push(text(8, top - 15, "误差", { class: "t-grey" }), Kit.line({ x1: left, y1: Y(0.02), x2: right, y2: Y(0.02), class: "s-ink dash" }),
       text(left + 6, Y(0.02) - 6, "论文量到的 2%", {}),
       Kit.path({ d: line(never.error, LONGEST), class: "s-red faint" }),
       Kit.path({ d: line(promoted.error, LONGEST), class: "s-blue faint" }),
@@ -161,7 +161,7 @@ const Fp8AccumulationLab = (() => {
     const same = marks[0].e === marks[1].e;
     marks.forEach(({ colour, e }, i) => {
       if (!(same && i === 0))
-        parts.push(text(x + side * 10, Y(e) + (i ? 18 : -8), `${i ? (same ? "两者都差 " : "提升 ") : "不提升 "}${percent(e)}`,
+        parts.push(text(x + side * 10, Y(e) + (i && !same ? 18 : -8), `${i ? (same ? "两者都差 " : "提升 ") : "不提升 "}${percent(e)}`,
           { anchor: side > 0 ? "start" : "end", class: `t-${colour} bold` }));
     });
     return parts.join("");

@@ -293,7 +293,7 @@ const Fp8Lab = (() => {
       Kit.path({ d: grid, class: "s-soft thin" }), Kit.path({ d: paths.zero, class: "f-grey s-none" }),
       Kit.path({ d: paths.out, class: "f-red s-none" }), Kit.path({ d: paths.was, class: "s-soft thin" }),
       Kit.path({ d: paths.kept, class: "f-blue s-none" }), Kit.path({ d: paths.coarse, class: "f-orange s-none" }),
-      Kit.path({ d: groups, class: "s-ink thick" }));
+      Kit.path({ d: groups, class: wide ? "s-ink thick" : "s-ink" }));
     // What became of the others doubles as the legend
     const items = [["blue", `保住 ${others - coarse - zeros}`], ["orange", `错四分之一以上 ${coarse}`], ["grey", `归零 ${zeros}`]];
     let px = left;
