@@ -5,10 +5,10 @@
     The caption, and after an empty line a legend.
     :::
 
-The figure is ``website/assets/labs/router.js``; what all share is ``kit.js`` beside it. Numbers that
-it needs from dsnotes or from a recorded run come from ``data()`` in ``labs/router.py``, where there
-is one, and are laid into the page. Without scripts and on paper stands the state the figure opens
-in: the same function draws it here, wide and narrow.
+The figure is ``website/assets/labs/router.js``; what all share is ``kit.js`` beside it. Numbers
+that it needs from dsnotes or from a recorded run come from ``data()`` in ``labs/router.py``, where
+there is one, and are laid into the page. Without scripts and on paper stands the state the figure
+opens in: the same function draws it here, wide and narrow.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -72,7 +72,7 @@ def still(name: str, width: int) -> str:
 class Lab(SphinxDirective):
     required_arguments = 1
     has_content = True
-    option_spec = {"name": directives.unchanged}
+    option_spec: ClassVar = {"name": directives.unchanged}
 
     def run(self):
         self.assert_has_content()

@@ -1,0 +1,26 @@
+"""Opens an interactive figure on its page (see moving.py)."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from moving import LabPage
+
+
+@pytest.fixture
+def open_lab(page: Page):
+    """Name of a figure, address behind the page's → the figure on its page."""
+    return lambda name, address="": LabPage(page, name, address)
+
+
+@pytest.fixture
+def touch_lab(new_context) -> Iterator[Any]:
+    """The same on a phone that knows fingers."""
+    context = new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    yield lambda name, address="": LabPage(context.new_page(), name, address)
