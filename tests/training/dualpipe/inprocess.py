@@ -47,6 +47,9 @@ class _Channels:
     def start(self) -> float:
         return time.monotonic()
 
+    def exchange(self) -> None:
+        pass
+
     def receive(self, part: Action) -> Tensor | None:
         forward = part.kind is Kind.FORWARD
         stage = part.stage + (-1 if forward else 1)

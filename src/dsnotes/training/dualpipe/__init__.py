@@ -5,7 +5,9 @@
     timeline   when each action runs, idle time, live activations, and the formulas of the paper
     bubble     idle times in closed form, also where the formulas of the paper do not hold
     split      the backward pass cut in two: gradients of inputs now, of weights later
+    rounds     which messages travel when
     channels   the messages between ranks
+    clock      when actions really run
     runtime    one rank of a pipeline: runs its actions, on any launcher
     sharing    what several ranks hold, and the sum of its gradients
     processes  starts the ranks as processes of this machine, watches over them, ends them
@@ -14,6 +16,6 @@
     engine     the same step on torch's own schedule, the one to use for real training
     __main__   one step under torchrun
 
-The first four need no torch. `dsnotes.figures.pipeline` draws schedules, and
-traces of real runs.
+The first four and `rounds` need no torch. `dsnotes.figures.pipeline` draws schedules, and traces of
+real runs.
 """

@@ -57,7 +57,7 @@ def main() -> None:
     result = pipeline.step(inputs, targets)
     pipeline.close()
     difference = max(
-        float((g.cpu() - reference[k]).abs().max()) for k, g in result.gradients.items()
+        float((g.cpu() - reference[k].cpu()).abs().max()) for k, g in result.gradients.items()
     )
     idle = result.events[-1].end - sum(event.end - event.start for event in result.events)
     line = (

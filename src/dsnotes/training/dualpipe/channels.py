@@ -1,34 +1,29 @@
-"""The messages between the ranks of a pipeline, derived from its schedule.
-
-A forward sends its output to the rank of the next stage; a backward sends its input gradient to the
-rank of the stage before. All messages of one of these two kinds from one rank to another form a
-channel.
+"""The messages between the ranks of a pipeline, in the order that `rounds` derives.
 
 Mechanism
-    Sender and receiver handle the messages of a channel in the same order (this is checked first),
-    so tags and handshakes are not needed, and gloo and NCCL behave alike. Every channel is its own
-    process group, so its messages never wait for those of another channel. The next receive is
-    always posted, so that a message travels while its receiver computes.
+    A round is one batch of sends and receives: NCCL runs it as one, gloo message by message. Rounds
+    of a rank run one after another, and sender and receiver handle the messages between them in the
+    same order, so tags, handshakes and further process groups are not needed.
+    On a GPU the program is some messages ahead: it hands out actions while those before compute.
     A stage whose neighbour is on the same rank (the turn of DualPipeV) hands over the tensor.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from itertools import cycle
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
+from dsnotes.training.dualpipe.rounds import Message, rounds, source_of
 
-_Channel = tuple[int, int, bool]  # from rank, to rank, forward?
-_Message = tuple[int, int]  # stage that makes it, micro-batch
-_Key = TypeVar("_Key", _Channel, tuple[int, ...])
 EVERYONE = -2  # in the place of a rank: all of them
+_AHEAD = 4  # messages that a program may expect on a GPU before it waits for the oldest
 
 
 class PeerLostError(RuntimeError):
@@ -47,7 +42,7 @@ class Channels:
 
     Every message has `shape` and `dtype`; `groups` are the sets of ranks over which `sum` adds.
     `on_wait` is called with the rank that is waited for (or EVERYONE), and with None afterwards.
-    Raises ValueError when two ranks would handle the messages of a channel in different orders.
+    Raises ValueError when the order of actions is impossible.
     """
 
     def __init__(
@@ -64,59 +59,86 @@ class Channels:
         self._schedule, self._rank = schedule, dist.get_rank()
         self._shape, self._dtype, self._device = tuple(shape), dtype, device
         self._timeout, self._on_wait = timedelta(seconds=timeout), on_wait
-        self._messages = _messages(schedule)
-        self._channels = self._groups({c: c[:2] for c in self._messages})
-        self._copies = self._groups({ranks: ranks for ranks in groups})
-        self._handed_over: dict[tuple[_Message, bool], Tensor] = {}
-        self._sent: list[tuple[dist.Work, Tensor, int]] = []
-        self._posted: dict[_Channel, tuple[dist.Work, Tensor]] = {}
-        self._to_post: dict[_Channel, int] = {}
+        self._rounds = rounds(schedule)[self._rank]
+        self._copies: dict[tuple[int, ...], dist.ProcessGroup | None] = {}
+        for ranks in sorted(groups):  # every rank takes part in making every group
+            if len(ranks) == dist.get_world_size():
+                self._copies[ranks] = None  # the group of all
+                continue
+            with self._waiting(EVERYONE, "their connections"):
+                group = dist.new_group(list(ranks), timeout=self._timeout)
+            if self._rank in ranks:
+                self._copies[ranks] = group
+        self._connected = False
+        self._to_come = iter(self._rounds)
+        self._results: dict[Message, Tensor] = {}  # made here, not yet sent
+        self._handed_over: dict[Message, Tensor] = {}
+        self._sent: deque[tuple[dist.Work, Tensor, int]] = deque()
+        self._posted: dict[Message, tuple[dist.Work, Tensor]] = {}
+        self._awaited: deque[tuple[dist.Work, int, str]] = deque()  # by this GPU
 
     def start(self) -> float:
-        """Wait for all ranks, post the first receives; returns the earliest arrival in seconds."""
+        """Wait for all ranks; returns the earliest arrival in seconds."""
         arrival = torch.tensor(time.monotonic(), dtype=torch.float64, device=self._device)
         with self._waiting(EVERYONE, "the start"):
             dist.all_reduce(arrival, op=dist.ReduceOp.MIN)
-        for channel in self._channels:
-            if channel[1] == self._rank:
-                self._to_post[channel] = len(self._messages[channel])
-                self._post(channel)
-        return arrival.item()
+            earliest = arrival.item()
+        if not self._connected:
+            self._connect()
+        self._to_come = iter(self._rounds)
+        return earliest
+
+    def exchange(self) -> None:
+        """Begin the next round; to be called before every action."""
+        while len(self._awaited) > _AHEAD:
+            self._wait(*self._awaited.popleft())
+        while self._sent and self._sent[0][0].is_completed():
+            self._sent.popleft()  # kept until here, or its memory might have been used again
+        messages, ops = next(self._to_come), []
+        for message in messages:
+            if message.sender == self._rank:
+                ops.append(dist.P2POp(dist.isend, self._results.pop(message), message.receiver))
+            else:
+                tensor = torch.empty(self._shape, dtype=self._dtype, device=self._device)
+                ops.append(dist.P2POp(dist.irecv, tensor, message.sender))
+        for message, op, work in zip(messages, ops, self._begin(ops), strict=False):
+            if message.sender == self._rank:
+                self._sent.append((work, op.tensor, message.receiver))
+            else:
+                self._posted[message] = work, op.tensor
 
     def receive(self, part: Action) -> Tensor | None:
         """The tensor that `part` gets from another stage; None when it needs none."""
-        source = _source(part, self._schedule)
-        if source is None:
+        message = source_of(part, self._schedule)
+        if message is None:
             return None
-        forward = part.kind is Kind.FORWARD
-        peer = self._schedule.rank_of[source]
-        if peer == self._rank:
-            return self._handed_over.pop((source, forward))
-        channel = peer, self._rank, forward
-        work, tensor = self._posted.pop(channel)
-        with self._waiting(peer, f"the input of {part}"):
-            work.wait(self._timeout)
-        self._post(channel)
+        if message.sender == self._rank:
+            return self._handed_over.pop(message)
+        work, tensor = self._posted.pop(message)
+        if self._device.type == "cuda":
+            work.wait()  # lets what follows on this GPU wait; the program does so later
+            self._awaited.append((work, message.sender, f"the input of {part}"))
+        else:
+            self._wait(work, message.sender, f"the input of {part}")
         return tensor
 
     def send(self, part: Action, result: Tensor) -> None:
-        """Pass on the result of `part`, without waiting for it to arrive."""
+        """Pass on the result of `part`, in the round that follows."""
         forward = part.kind is Kind.FORWARD
         peer = self._schedule.rank_of[part.stage + (1 if forward else -1), part.micro_batch]
+        message = Message(self._rank, peer, forward, part.stage, part.micro_batch)
         if peer == self._rank:
-            self._handed_over[(part.stage, part.micro_batch), forward] = result
-            return
-        result = result.contiguous()  # kept until sent, or its memory might be used again
-        with self._waiting(peer, f"the result of {part} to be taken"):
-            work = dist.isend(result, peer, group=self._channels[self._rank, peer, forward])
-        assert work is not None  # it is for ranks outside the group only
-        self._sent.append((work, result, peer))
+            self._handed_over[message] = result
+        else:
+            self._results[message] = result.contiguous()
 
     def finish(self) -> None:
-        """Wait until everything has been sent."""
+        """Begin the last round and wait until everything has been sent."""
+        self.exchange()
+        while self._awaited:
+            self._wait(*self._awaited.popleft())
         for work, _, peer in self._sent:
-            with self._waiting(peer, "a result to be taken"):
-                work.wait(self._timeout)
+            self._wait(work, peer, "a result to be taken")
         self._sent.clear()
 
     def sum(self, tensor: Tensor, ranks: tuple[int, ...]) -> None:
@@ -127,27 +149,39 @@ class Channels:
 
     def close(self) -> None:
         """Destroy the process groups; all ranks call this."""
-        for group in (*self._channels.values(), *self._copies.values()):
-            dist.destroy_process_group(group)
+        for group in self._copies.values():
+            if group is not None:
+                dist.destroy_process_group(group)
 
-    def _groups(self, members: Mapping[_Key, tuple[int, ...]]) -> dict[_Key, dist.ProcessGroup]:
-        """Process groups with this rank in it; every rank takes part in making every group."""
-        groups = {}
-        for key, ranks in sorted(members.items()):
-            with self._waiting(EVERYONE, "their connections"):
-                group = dist.new_group(list(ranks), timeout=self._timeout)
-            if self._rank in ranks:
-                groups[key] = group
-        return groups
+    def _connect(self) -> None:
+        """One number each way between neighbours: NCCL connects two ranks while both wait."""
+        peers = {rank for messages in self._rounds for m in messages for rank in m[:2]}
+        ops = [
+            dist.P2POp(op, torch.zeros(1, device=self._device), peer)
+            for peer in sorted(peers - {self._rank})
+            for op in (dist.isend, dist.irecv)
+        ]
+        for op, work in zip(ops, self._begin(ops), strict=False):
+            self._wait(work, op.peer, "a connection")
+        self._connected = True
 
-    def _post(self, channel: _Channel) -> None:
-        if self._to_post[channel]:
-            self._to_post[channel] -= 1
-            tensor = torch.empty(self._shape, dtype=self._dtype, device=self._device)
-            with self._waiting(channel[0], "a connection"):
-                work = dist.irecv(tensor, channel[0], group=self._channels[channel])
-            assert work is not None  # it is for ranks outside the group only
-            self._posted[channel] = work, tensor
+    def _begin(self, ops: list[dist.P2POp]) -> Iterator[dist.Work]:
+        """The work of each of `ops`; NCCL has one for all."""
+        if not ops:
+            return iter(())
+        with self._waiting(ops[0].peer, "a connection"):
+            return cycle(dist.batch_isend_irecv(ops))
+
+    def _wait(self, work: dist.Work, peer: int, what: str) -> None:
+        with self._waiting(peer, what):
+            if self._device.type != "cuda":
+                work.wait(self._timeout)
+                return
+            end = time.monotonic() + self._timeout.total_seconds()
+            while not work.is_completed():
+                if time.monotonic() > end:
+                    raise RuntimeError(f"nothing came in {self._timeout.total_seconds():g} s")
+                time.sleep(2e-5)
 
     @contextmanager
     def _waiting(self, peer: int, what: str) -> Iterator[None]:
@@ -159,35 +193,3 @@ class Channels:
             message = f"rank {self._rank} waited in vain for {whom} and {what}: {error}"
             raise PeerLostError(message, peer) from error
         self._on_wait(None)
-
-
-def _source(part: Action, schedule: Schedule) -> _Message | None:
-    """The stage, with the micro-batch, that `part` gets its input from."""
-    if part.kind is Kind.BACKWARD_WEIGHT:
-        return None
-    stage = part.stage + (-1 if part.kind is Kind.FORWARD else 1)
-    return (stage, part.micro_batch) if 0 <= stage < schedule.num_stages else None
-
-
-def _messages(schedule: Schedule) -> dict[_Channel, list[_Message]]:
-    """The messages of each channel in order; sender and receiver must agree on them."""
-    sent: dict[_Channel, list[_Message]] = defaultdict(list)
-    received: dict[_Channel, list[_Message]] = defaultdict(list)
-    for rank, actions in enumerate(schedule.actions):
-        for part in (part for action in actions for part in action.parts):
-            forward, here = part.kind is Kind.FORWARD, (part.stage, part.micro_batch)
-            source = _source(part, schedule)
-            if source is not None and schedule.rank_of[source] != rank:
-                received[schedule.rank_of[source], rank, forward].append(source)
-            stage = part.stage + (1 if forward else -1)
-            if part.kind is not Kind.BACKWARD_WEIGHT and 0 <= stage < schedule.num_stages:
-                target = schedule.rank_of[stage, part.micro_batch]
-                if target != rank:
-                    sent[rank, target, forward].append(here)
-    for channel in sent | received:
-        if sent[channel] != received[channel]:
-            raise ValueError(
-                f"schedule {schedule.name}: rank {channel[0]} sends in another order than "
-                f"rank {channel[1]} receives: {sent[channel]} and {received[channel]}"
-            )
-    return dict(sent)

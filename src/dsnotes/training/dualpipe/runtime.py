@@ -1,6 +1,6 @@
 """One rank of a pipeline: runs its actions on real tensors and exchanges them with other ranks.
 
-Before an action the rank waits for its inputs; after it, the rank sends the result on. Any schedule
+Before an action the rank exchanges messages and waits for the inputs of the action. Any schedule
 runs under anything that initialises `torch.distributed`: torchrun (see `__main__`), or `launch` for
 the processes of one machine.
 
@@ -15,7 +15,6 @@ Departures
     The loss is the mean over micro-batches: every backward is seeded with 1/m.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +23,9 @@ import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from dsnotes.training.dualpipe.actions import Action, Kind, Pair, Schedule
+from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
 from dsnotes.training.dualpipe.channels import Channels
+from dsnotes.training.dualpipe.clock import Clock
 from dsnotes.training.dualpipe.sharing import SharedParameters, Ties, groups, named_parameters
 from dsnotes.training.dualpipe.split import WeightQueue
 from dsnotes.training.dualpipe.timeline import Durations, Event
@@ -98,6 +98,8 @@ class Pipeline:
         # Between forward and backward of (stage, micro-batch), or until its weight backward:
         self._inputs_outputs: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
         self._weights: dict[tuple[int, int], WeightQueue] = {}
+        later = [p for a in self._actions for p in a.parts if p.kind is Kind.BACKWARD_WEIGHT]
+        self._in_two_parts = {(part.stage, part.micro_batch) for part in later}
 
     def step(
         self, inputs: Shaped[Tensor, "m *batch"], targets: Shaped[Tensor, "m *target"]
@@ -113,28 +115,31 @@ class Pipeline:
         check_batch(self._schedule, inputs=inputs, targets=targets)
         for stage in self.stages.values():
             stage.zero_grad()
+        if 0 in self.stages:  # copied at once: later the program would wait for work before a copy
+            inputs = inputs.to(self._device)
+        if self._schedule.num_stages - 1 in self.stages:
+            targets = targets.to(self._device)
         losses: dict[int, Tensor] = {}
         origin = self._channels.start()
-        events = []
+        clock = Clock(self._device, self._pace)
         for action in self._actions:
+            self._channels.exchange()
             received = [self._channels.receive(part) for part in action.parts]
-            start = time.monotonic()
             results = []
-            for part, x in zip(action.parts, received, strict=True):
-                if part.kind is Kind.FORWARD:
-                    x = inputs[part.micro_batch].to(self._device) if x is None else x
-                    results.append(self._forward(part, x, targets, losses))
-                else:
-                    results.append(self._backward(part, x))
-            self._keep_pace(action, start)
-            events.append(Event(action, start - origin, time.monotonic() - origin))
+            with clock.time(action):
+                for part, x in zip(action.parts, received, strict=True):
+                    if part.kind is Kind.FORWARD:
+                        x = inputs[part.micro_batch] if x is None else x
+                        results.append(self._forward(part, x, targets, losses))
+                    else:
+                        results.append(self._backward(part, x))
             for part, result in zip(action.parts, results, strict=True):
                 if result is not None:
                     self._channels.send(part, result)
         self._channels.finish()
         self._shared.sum_gradients(self._channels.sum)
         values = {micro_batch: loss.item() for micro_batch, loss in losses.items()}
-        return RankResult(values, gradients(self.stages), tuple(events))
+        return RankResult(values, gradients(self.stages), clock.events(origin))
 
     def close(self) -> None:
         """Give back the process groups; all ranks call it."""
@@ -147,14 +152,16 @@ class Pipeline:
         key = part.stage, part.micro_batch
         if part.stage:
             x.requires_grad_()
-        queue = WeightQueue()
-        with queue.record():
-            y: Tensor = self.stages[part.stage](x)
-        self._weights[key] = queue
+        if key in self._in_two_parts:
+            self._weights[key] = WeightQueue()
+            with self._weights[key].record():
+                y: Tensor = self.stages[part.stage](x)
+        else:
+            y = self.stages[part.stage](x)
         if part.stage and not y.requires_grad:
             raise _cuts_the_graph(part.stage)
         if part.stage == self._schedule.num_stages - 1:
-            loss = self._loss(y, targets[part.micro_batch].to(self._device))
+            loss = self._loss(y, targets[part.micro_batch])
             if loss.numel() != 1 or loss.requires_grad != y.requires_grad:
                 raise ValueError(
                     "loss must return one number that depends on the output of the last stage and "
@@ -175,23 +182,16 @@ class Pipeline:
     def _backward(self, part: Action, grad: Tensor | None) -> Tensor | None:
         """The gradient of the stage's input; None for weights only and before the first stage."""
         key = part.stage, part.micro_batch
-        x_grad = None
-        if part.kind is not Kind.BACKWARD_WEIGHT:
-            x, y = self._inputs_outputs.pop(key)
-            if y.requires_grad:  # not where a first stage has nothing to train
-                self._weights[key].backward(y, grad)  # None where y is the loss
-            x_grad = x.grad if part.stage else None
-            if part.stage and x_grad is None:
-                raise _cuts_the_graph(part.stage)
-        if part.kind is not Kind.BACKWARD_INPUT:
+        if part.kind is Kind.BACKWARD_WEIGHT:
             self._weights.pop(key).flush()
-        return x_grad
-
-    def _keep_pace(self, action: Action | Pair, start: float) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
-        if self._pace is not None:
-            time.sleep(max(0.0, start + self._pace.of(action) - time.monotonic()))
+            return None
+        x, y = self._inputs_outputs.pop(key)
+        if y.requires_grad:  # not where a first stage has nothing to train
+            backward = self._weights[key].backward if key in self._in_two_parts else Tensor.backward
+            backward(y, grad)  # None where y is the loss
+        if part.stage and x.grad is None:
+            raise _cuts_the_graph(part.stage)
+        return x.grad if part.stage else None
 
 
 def _cuts_the_graph(stage: int) -> ValueError:

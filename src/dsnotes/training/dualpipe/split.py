@@ -88,8 +88,9 @@ class _Intercept(TorchFunctionMode):
         # An input that needs no gradient would leave nothing to call backward on.
         if not input.requires_grad:
             input = input.detach().requires_grad_()
-        y: Tensor = _Linear.apply(input, weight.detach(), self._accumulator(weight, bias))
-        return y if bias is None else y + bias.detach()
+        b = None if bias is None else bias.detach()
+        y: Tensor = _Linear.apply(input, weight.detach(), b, self._accumulator(weight, bias))
+        return y
 
     def _accumulator(self, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor, Tensor], None]:
         def put_off(x: Tensor, grad: Tensor) -> None:
@@ -105,23 +106,25 @@ class _Intercept(TorchFunctionMode):
 
 
 class _Linear(torch.autograd.Function):
-    """x W^T; its backward returns dx and keeps x and dy for dW."""
+    """x W^T + b; its backward returns dx and keeps x and dy for dW."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, put_off: Callable[..., None]) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, put_off: Callable[..., None]
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.put_off, ctx.place = put_off, (weight.data_ptr(), weight.stride())
-        return F.linear(x, weight)
+        return F.linear(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         x, weight = ctx.saved_tensors
         if (weight.data_ptr(), weight.stride()) != ctx.place:
             raise RuntimeError(
                 "a linear layer was recomputed outside WeightQueue.record: use WeightQueue.backward"
             )
         ctx.put_off(x, grads[0])
-        return grads[0] @ weight, None, None
+        return grads[0] @ weight, None, None, None
 
 
 def _add_grad(parameter: Tensor, grad: Tensor) -> None:
