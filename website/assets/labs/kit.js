@@ -145,6 +145,13 @@ const Kit = (() => {
     return node;
   };
 
+  // What a control is called; a label is the author's and may hold <sub>.
+  function named(label, name = "span") {
+    const node = make(name);
+    node.innerHTML = label;
+    return node;
+  }
+
   // A control and how it shows the state: { node, show(state) }.
   function control(spec, given, id, data, set) {
     const { kind, name, label } = given;
@@ -157,11 +164,11 @@ const Kit = (() => {
     if (kind === "toggle") {
       const box = make("input", { type: "checkbox", id, "data-name": name });
       box.addEventListener("change", () => set(changed(current(), name, box.checked)));
-      return { node: make("label", { class: "toggle" }, box, make("span", {}, label)),
+      return { node: make("label", { class: "toggle" }, box, named(label)),
         show(state) { box.checked = state[name]; } };
     }
     if (kind === "choice" || kind === "tabs") {
-      const node = make("fieldset", { class: kind }, make("legend", {}, label));
+      const node = make("fieldset", { class: kind }, named(label, "legend"));
       for (const [value, words] of of(given.options, spec.state, data)) {
         const radio = make("input", { type: "radio", name: id, value, "data-name": name });
         radio.addEventListener("change", () => set(changed(current(), name,
@@ -177,7 +184,7 @@ const Kit = (() => {
       select.addEventListener("change", () => set(changed(current(), name,
         typeof spec.state[name] === "number" ? Number(select.value) : select.value)));
       let shown = "";
-      return { node: make("label", { for: id }, make("span", {}, label), select), show(state) {
+      return { node: make("label", { for: id }, named(label), select), show(state) {
         const options = of(given.options, state, data);
         if (JSON.stringify(options) !== shown)
           select.replaceChildren(...options.map(([value, words]) => new Option(words, value)));
@@ -189,7 +196,7 @@ const Kit = (() => {
       const field = given.lines > 1 ? make("textarea", { id, rows: given.lines, maxlength: LONGEST, "data-name": name })
         : make("input", { type: "text", id, maxlength: LONGEST, "data-name": name, autocomplete: "off", spellcheck: "false" });
       field.addEventListener("input", () => set(changed(current(), name, field.value)));
-      return { node: make("label", { for: id, class: "wide" }, make("span", {}, label), field),
+      return { node: make("label", { for: id, class: "wide" }, named(label), field),
         show(state) { if (field.value !== state[name]) field.value = state[name]; } };
     }
     if (kind === "number") { // typed; what is no number changes nothing
@@ -200,7 +207,7 @@ const Kit = (() => {
         if (Number.isFinite(typed())) set(changed(current(), name, Math.max(low, Math.min(high, typed()))));
       });
       field.addEventListener("change", () => { field.value = String(current()[name]); });
-      return { node: make("label", { for: id }, make("span", {}, label), field),
+      return { node: make("label", { for: id }, named(label), field),
         show(state) { if (typed() !== state[name]) field.value = String(state[name]); } };
     }
     // a slider; in the logarithm its own value runs from 0 to 100
@@ -212,7 +219,7 @@ const Kit = (() => {
       const value = given.log ? Number((min * (max / min) ** (input.value / 100)).toPrecision(3)) : Number(input.value);
       set(changed(current(), name, given.whole ? Math.round(value) : value));
     });
-    return { node: make("label", { for: id }, make("span", {}, label), input, output), show(state) {
+    return { node: make("label", { for: id }, named(label), input, output), show(state) {
       const [min, max] = ends(), words = (given.show ?? ((x) => num(x)))(state[name]);
       input.min = given.log ? 0 : min;
       input.max = given.log ? 100 : max;

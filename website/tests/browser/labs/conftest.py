@@ -1,9 +1,8 @@
 """Opens an interactive figure on its page (see moving.py)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page
@@ -20,7 +19,7 @@ def open_lab(page: Page):
 
 
 @pytest.fixture
-def touch_lab(new_context) -> Iterator[Any]:
+def touch_lab(new_context) -> Callable[..., LabPage]:
     """The same on a phone that knows fingers."""
     context = new_context(viewport={"width": 390, "height": 844}, has_touch=True)
-    yield lambda name, address="": LabPage(context.new_page(), name, address)
+    return lambda name, address="": LabPage(context.new_page(), name, address)

@@ -63,10 +63,11 @@ class LabPage:
                   const svg = node.ownerSVGElement, drawing = svg.getBoundingClientRect();
                   const zoom = drawing.width / svg.viewBox.baseVal.width;
                   const at = (key) => Number(node.getAttribute(key));
-                  const [min, max, now] = ["aria-valuemin", "aria-valuemax", "aria-valuenow"].map(at);
+                  const [min, max, now] = ["min", "max", "now"].map((k) => at(`aria-value${k}`));
                   const share = (v) => node.dataset.log ? Math.log(v / min) / Math.log(max / min)
                     : (v - min) / (max - min);
-                  const by = (share(value) - share(now)) * (node.dataset.to - node.dataset.from) * zoom;
+                  const { from, to } = node.dataset;
+                  const by = (share(value) - share(now)) * (to - from) * zoom;
                   const x = box.x + box.width / 2, y = box.y + box.height / 2;
                   return node.dataset.axis === "y" ? [x, y, x, y + by] : [x, y, x + by, y];
                 }""",
