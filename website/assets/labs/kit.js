@@ -42,7 +42,8 @@ const Kit = (() => {
   // --- drawing as text ---
   // Classes of labs.css, named here so that the style sheet keeps them: f-blue f-orange f-green f-red f-purple f-sky f-grey
   // f-none f-ink f-soft f-ground; s-blue s-orange s-green s-red s-purple s-sky s-grey s-none s-ink s-soft; t-blue t-orange
-  // t-green t-red t-purple t-sky t-grey; thick thin dash faint outline; text: small big bold mono muted on on-dark.
+  // t-green t-red t-purple t-sky t-grey; thick thin dash faint outline; text: small big bold mono muted halo on
+  // on-dark; tspan: plain.
   let live = false; // a still has no handles
   const attributes = (all) => Object.entries(all)
     .filter(([, value]) => value !== undefined && value !== null && value !== false)
@@ -64,14 +65,15 @@ const Kit = (() => {
   const log = ([a, b], [p, q]) => (x) => p + (Math.log(x / a) / Math.log(b / a)) * (q - p);
 
   // Something to drag. `from` and `to`: the pixels of `min` and `max` on its axis.
-  function handle({ name, label, x, y, value, min, max, step, axis = "y", from, to, body, log: inLog, show }) {
+  function handle({ name, label, x, y, value, min, max, step, axis = "y", from, to, body, log: inLog, show,
+    reach = 15 }) {
     const drawn = body ?? circle({ cx: x, cy: y, r: 7, class: "knob" });
     if (!live) return group({}, drawn);
     return group({ class: "handle", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": String(min),
       "aria-valuemax": String(max), "aria-valuenow": String(value), "aria-valuetext": show?.(value) ?? num(value),
       "aria-orientation": axis === "y" ? "vertical" : "horizontal", "data-name": name, "data-step": String(step),
       "data-axis": axis, "data-from": String(from), "data-to": String(to), "data-log": inLog ? "1" : null },
-      circle({ cx: x, cy: y, r: 15, class: "reach" }) + drawn);
+      circle({ cx: x, cy: y, r: reach, class: "reach" }) + drawn);
   }
 
   // Something to click: sets a field to a value.
