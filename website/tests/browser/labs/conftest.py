@@ -1,11 +1,11 @@
 """Opens an interactive figure on its page (see moving.py)."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -19,7 +19,9 @@ def open_lab(page: Page):
 
 
 @pytest.fixture
-def touch_lab(new_context) -> Callable[..., LabPage]:
+def touch_lab(browser: Browser, browser_context_args: dict) -> Iterator[Callable[..., LabPage]]:
     """The same on a phone that knows fingers."""
-    context = new_context(viewport={"width": 390, "height": 844}, has_touch=True)
-    return lambda name, address="": LabPage(context.new_page(), name, address)
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    context = browser.new_context(**browser_context_args | phone)
+    yield lambda name, address="": LabPage(context.new_page(), name, address)
+    context.close()
