@@ -442,10 +442,10 @@ const GradersLab = (() => {
     ],
     presets: [
       { label: "老实的回答", state: start("honest") },
-      { label: "常见错误 2：没有锚点", state: start("twice") },
-      { label: "常见错误 3：nan", state: start("nan") },
-      { label: "常见错误 4：eval", state: start("object") },
-      { label: "常见错误 5：一个“嗯”", state: start("han") },
+      { label: "常见错误 2", state: start("twice") },
+      { label: "常见错误 3", state: start("nan") },
+      { label: "常见错误 4", state: start("object") },
+      { label: "常见错误 5", state: start("han") },
     ],
     keep: ["beaten"],
     // Another ready answer is written into the field; what is typed is one's own. What was beaten stays beaten.

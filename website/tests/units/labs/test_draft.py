@@ -175,5 +175,5 @@ def test_presets_and_goals(lab) -> None:
     half = draft.state(redraw="p", p=[0.5, 0.5, 0, 0, 0], q=[0.2, 0.2, 0.6, 0, 0])
     assert draft.goal(1, half)  # what is accepted has the shape of p
     assert not draft.goal(2, draft.state(view="tape", a=0.5, depth=6, bonus=False))
-    assert "0.15" in draft.say(draft.state(redraw="p"))
+    assert "0.12" in draft.say(draft.state(redraw="p"))
     assert "<b>1</b> 个" in draft.say(draft.state(view="tape", bonus=False))
