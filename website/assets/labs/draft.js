@@ -271,8 +271,8 @@ const DraftLab = (() => {
       const settle = (field) => {
         const list = state[field], was = before?.[field];
         const moved = was ? list.flatMap((x, v) => (x === was[v] ? [] : [v])) : [];
-        if (moved.length === 1) return rounded(rescaled(list, moved[0]));
-        return Math.abs(sum(list) - 1) < 1e-3 ? list : rounded(distribution(list));
+        if (Math.abs(sum(list) - 1) < 1e-3) return list;
+        return rounded(moved.length === 1 ? rescaled(list, moved[0]) : distribution(list));
       };
       return { ...state, p: settle("p"), q: settle("q") };
     },
