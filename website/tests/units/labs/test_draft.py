@@ -88,6 +88,8 @@ def test_a_handle_leaves_a_distribution(lab) -> None:
     for _ in range(STATES):
         p, index, value = some_distribution(rng), rng.randrange(5), round(rng.random(), 2)
         before = {**draft.state(), "p": p}
+        if abs(value - p[index]) < 1e-3:
+            continue  # less than a handle moves: left as it is
         after = {**before, "p": [*p[:index], value, *p[index + 1 :]]}
         found = draft.call(f"{draft.spec}.tidy", after, None, before)
         assert found["q"] == before["q"]
