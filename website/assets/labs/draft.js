@@ -97,7 +97,7 @@ const DraftLab = (() => {
     const strip = box.head + 36, cut = box.x + box.width * found.a;
     const handle = (field, v, x, value) => Kit.handle({ name: `${field}.${v}`, x, y: y(value), value,
       label: `${field === "p" ? "主模型" : "草稿"}说“${TOKENS[v]}”的概率 ${field}`, min: 0, max: 1, step: 0.01,
-      from: y(0), to: y(1), show: two, body: knob[field](x, y(value)) });
+      from: y(0), to: y(1), show: two, reach: 14, body: knob[field](x, y(value)) });
     return Kit.text(box.x, strip - 14, `接受 a = ${two(found.a)}`, { anchor: "start", class: "t-green" })
       + Kit.text(box.x + box.width, strip - 14, `拒绝 ${two(1 - found.a)}`, { anchor: "end", class: "t-orange" })
       + Kit.rect({ x: box.x, y: strip, width: cut - box.x, height: 8, class: "f-green" })
@@ -225,7 +225,7 @@ const DraftLab = (() => {
         + `写出来的与 p 的总变差是 <b>${two(found.off)}</b>。`;
     }
     if (state.redraw === "p") return `${rate}；从 p 重抽，这一回却没有偏：接受的一路处处只占 p 的同一个比例。`;
-    return `${rate}；退掉的 <b>${two(1 - found.a)}</b> 从残差 r 补给草稿说得太少的字，写出来的处处等于 p。`;
+    return `${rate}；退掉的 <b>${two(1 - found.a)}</b> 从残差 r 补给说得太少的字，写出来的处处等于 p。`;
   }
   function say_tape(state) {
     const { a, depth, bonus } = state, steps = sequence(state).length;
