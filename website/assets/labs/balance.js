@@ -196,8 +196,8 @@ const BalanceLab = (() => {
       ? `步子是 γ 乘原始计数：${name(longest)} 一步走 ${signed(next[longest] - bias[longest])}，比亲和度之间的差还大，token 成批搬家；${vio}，停不下来。`
       : `步子是 γ 乘原始计数，${name(longest)} 走 ${signed(next[longest] - bias[longest])}；${vio}，这批 token 少、γ 够小才走得稳，批次大十倍，步子也大十倍。`);
     if (state.rule === "share") return `${start}步子先除以平均，${name(longest)} 走 ${signed(next[longest] - bias[longest])}，快到平衡时自己变小；${vio}。`;
-    if (worst > 0.25 && state.steps > STEPS / 2) return `${start}${name(busiest)} 收到 ${total[busiest]} 个，` + (state.gamma > 0.02
-      ? `下一步又会太闲：一步就跨过平衡点，来回摆动，${vio}，降不下去。` : `步子太小，还没有走到；${vio}。`);
+    if (worst > 0.25 && state.gamma > 0.02 && state.steps > STEPS / 2) return `${start}${name(busiest)} 收到 ${total[busiest]} 个，` +
+      `下一步又会太闲：一步就跨过平衡点，来回摆动，${vio}，降不下去。`;
     const left = TOKEN[FROM] + bias[FROM] - TOKEN[TO] - bias[TO];
     return `${start}${name(busiest)} 最忙，收到 ${total[busiest]} 个，减 γ；${vio}；` + (moved(now)
       ? `③ 的 token 已从${name(FROM)} 改选${name(TO)}。`

@@ -61,12 +61,13 @@ const RouterLab = (() => {
 
   function drawNode(state, mine, right, n, { x, y, wide, tall, unit }) {
     const open = mine.kept.includes(n), zero = y + TITLE + HIGH * unit;
-    const terms = mine.counted[n].map((i) => short(mine.biased[i])).join(" + ").replaceAll("+ −", "− ");
-    const title = `${open ? "✓" : "✗"} 节点 ${n}：${terms}${mine.counted[n].length > 1 ? ` = ${short(mine.nodeScores[n])}` : ""}`;
+    const terms = mine.counted[n].map((i) => short(mine.biased[i])).join("+").replace("+−", "−");
+    const score = short(mine.nodeScores[n]), whole = mine.counted[n].length > 1 && wide > 155 ? `${terms} = ${score}` : score;
     const hint = Math.min(...state.bias.slice(n * SIZE, (n + 1) * SIZE)) > -0.2 ? HINTS[n] : ""; // where there is room
     const pitch = (wide - 12) / SIZE;
     return Kit.rect({ x, y, width: wide, height: tall, rx: 5, class: open ? "f-none s-blue thick" : "f-none s-grey dash" }) +
-      Kit.text(x + 8, y + 14, title, { anchor: "start", class: open ? "bold" : "muted" }) +
+      Kit.text(x + 8, y + 14, `${open ? "✓" : "✗"} 节点 ${n}`, { anchor: "start", class: open ? "bold" : "muted" }) +
+      Kit.text(x + wide - 8, y + 14, whole, { anchor: "end", class: open ? "bold" : "muted" }) +
       Kit.text(x + wide / 2, zero + 0.55 * unit, hint, { class: "small muted" }) +
       Kit.line({ x1: x + 4, x2: x + wide - 4, y1: zero, y2: zero, class: "s-soft" }) +
       [0, 1, 2, 3].map((k) => drawExpert(state, mine, right, n * SIZE + k, {
