@@ -62,7 +62,8 @@ const RouterLab = (() => {
   function drawNode(state, mine, right, n, { x, y, wide, tall, unit }) {
     const open = mine.kept.includes(n), zero = y + TITLE + HIGH * unit;
     const terms = mine.counted[n].map((i) => short(mine.biased[i])).join("+").replace("+−", "−");
-    const score = short(mine.nodeScores[n]), whole = mine.counted[n].length > 1 && wide > 155 ? `${terms} = ${score}` : score;
+    const score = short(mine.nodeScores[n]), fits = 6.3 * (terms.length + score.length) + 87 < wide;
+    const whole = (mine.counted[n].length > 1 && fits ? `<tspan class="plain">${terms} = </tspan>` : "") + score;
     const hint = Math.min(...state.bias.slice(n * SIZE, (n + 1) * SIZE)) > -0.2 ? HINTS[n] : ""; // where there is room
     const pitch = (wide - 12) / SIZE;
     return Kit.rect({ x, y, width: wide, height: tall, rx: 5, class: open ? "f-none s-blue thick" : "f-none s-grey dash" }) +
@@ -119,8 +120,8 @@ const RouterLab = (() => {
       y += ROW;
     }
     if (trapped) {
-      body += Kit.text(0, y + 11, "正确：" + [...right.indices].sort((a, b) => a - b)
-        .map((i) => `专家 ${i} ${two(weight(right, i))}`).join(" · "), { anchor: "start", class: "muted" });
+      const words = [...right.indices].sort((a, b) => a - b).map((i) => `${i} 占 ${short(weight(right, i))}`);
+      body += Kit.text(0, y + 11, `正确：专家 ${words.join("，")}`, { anchor: "start", class: "muted" });
       y += ROW;
     }
     return [body, y + 4];
