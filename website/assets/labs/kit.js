@@ -338,6 +338,9 @@ const Kit = (() => {
       plot.setPointerCapture(event.pointerId);
       event.preventDefault();
     });
+    plot.addEventListener("touchstart", (event) => { // touch-action is lost where the drawing is drawn anew
+      if (event.target.closest(".handle")) event.preventDefault();
+    }, { passive: false });
     plot.addEventListener("pointermove", (event) => {
       const node = drag && plot.querySelector(`.handle[data-name="${drag.name}"]`);
       if (!node) return;
