@@ -321,11 +321,6 @@ const Kit = (() => {
       return node.dataset.axis === "y" ? ((event.clientY - box.top) * drawing.viewBox.baseVal.height) / box.height
         : ((event.clientX - box.left) * drawing.viewBox.baseVal.width) / box.width;
     };
-    // The shape under the finger goes as the picture is drawn anew, and what CSS says of it goes too: the page would
-    // take the rest of the way for scrolling.
-    plot.addEventListener("touchstart", (event) => {
-      if (event.target.closest(".handle")) event.preventDefault();
-    }, { passive: false });
     plot.addEventListener("pointerdown", (event) => {
       const node = event.target.closest(".handle");
       if (!node || event.button > 0) return;
