@@ -177,7 +177,8 @@ const GroupLab = (() => {
       const what = far ? (over ? "涨够了" : "降够了") : "走错了";
       const does = far ? (pull ? "还推" : "放手") : (pull ? "拉回来" : "也放手");
       const bad = Boolean(pull) === far;
-      body += put(x(from) + 8, (advantage > 0) === over ? foot - 26 : 46, `${what}：${does}`, { class: bad ? "t-red" : "" });
+      const words = x(to) - x(from) > 110 ? `${what}：${does}` : does;
+      body += put(x(from) + 8, (advantage > 0) === over ? foot - 26 : 46, words, { class: bad ? "t-red" : "" });
     }
     body += Kit.line({ x1: left, y1: foot, x2: width - 14, y2: foot, class: "s-ink" });
     body += Kit.line({ x1: left, y1: 26, x2: left, y2: foot, class: "s-ink" });

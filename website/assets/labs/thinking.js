@@ -4,7 +4,7 @@ const ThinkingLab = (() => {
   const LAST = 60;
   const ENGLISH = ["one", "two", "three", "four", "five"];
   const CHINESE = ["一", "二", "三", "四", "五"];
-  const NAMES = { zero: "规则奖励", language: "再加语言", random: "随机奖励", forbidden: "不许思考" };
+  const NAMES = { zero: "规则", language: "加语言", random: "随机", forbidden: "不许思考" };
 
   // --- the mathematics ---
   // The symbols of one answer: the words of its thought, what stands for its answer, the rest.
@@ -50,7 +50,8 @@ const ThinkingLab = (() => {
     let body = put(x, 14, title, { class: "muted" }) + put(right, 14, shown(own[state.step]), { anchor: "end" });
     for (const [value, name] of marks) {
       body += Kit.line({ x1: x, y1: up(value), x2: right, y2: up(value), class: "s-grey thin dash" });
-      body += put(right, up(value) + (value > top / 2 ? -4 : 12), name, { anchor: "end", class: "muted" });
+      body += value > top / 2 ? put(right, up(value) - 4, name, { anchor: "end", class: "muted" })
+        : put(x, up(value) + 13, name, { class: "muted" }); // where no curve comes by
     }
     body += Kit.line({ x1: x, y1: y0, x2: right, y2: y0, class: "s-grey thin" });
     for (const values of others) body += Kit.path({ d: line(values, 0, LAST), class: "s-blue faint" });
@@ -128,7 +129,7 @@ const ThinkingLab = (() => {
       body += put(away - (narrow ? 0 : 28), y + 20, `${answer.answer ?? "—"} ${mark}`, { anchor: "middle", class: answer.right ? "t-green" : "t-red" });
       if (!narrow) body += put(width - 2, y + 20, state.variant === "random" ? "抛硬币" : `${Kit.fix(answer.score, 2)} 分`, { anchor: "end", class: "muted" });
     });
-    return Kit.svg(width, y0 + 6 + row * 4, `${NAMES[state.variant]}，第 ${state.step} 步：四份回答`, body);
+    return Kit.svg(width, y0 + 6 + row * 4, `奖励：${NAMES[state.variant]}，第 ${state.step} 步：四份回答`, body);
   }
 
   // --- what just happened ---
@@ -184,7 +185,7 @@ const ThinkingLab = (() => {
     say,
     goals: [
       {
-        ask: "规则奖励，题目一：拖到四份第一次全对的一步。写满六步与答对，哪一个在先？",
+        ask: "“规则”，题目一：拖到四份第一次全对的一步。写满六步与答对，哪一个在先？",
         reached: (state, data) => state.variant === "zero" && state.problem === "0" && answers(state, data).every((one) => one.right),
         reply: "写满在先。往回拖几步：先有写满了却走错的，后来才步步都对。",
       },
@@ -192,10 +193,10 @@ const ThinkingLab = (() => {
         ask: "换一种奖励，让英文从四份回答里消失，而且都答对。",
         reached: (state, data) => state.variant !== "forbidden"
           && answers(state, data).every((one) => one.right && one.words.length && chinese(one.words) === 1),
-        reply: "规则奖励不管语言，六十步以后仍是混着的；奖励里加上中文的比例，英文才没有了。",
+        reply: "只按规则给分时没有人管语言，六十步以后仍是混着的；奖励里加上中文的比例，英文才没有了。",
       },
       {
-        ask: "“再加语言”，题目三，走到最后一步：它的分从哪里来？",
+        ask: "“加语言”，题目三，走到最后一步：它的分从哪里来？",
         reached: (state) => state.variant === "language" && state.problem === "2" && state.step === LAST,
         reply: "都写满了六步，都是中文，第一步却写错了：语言与格式的分拿到了，答案的分没有。平均九成多的题它会，这一道不会。",
       },
