@@ -221,6 +221,14 @@ const Kit = (() => {
       const value = given.log ? Number((min * (max / min) ** (input.value / 100)).toPrecision(3)) : Number(input.value);
       set(changed(current(), name, given.whole ? Math.round(value) : value));
     });
+    if (given.log && given.whole) input.addEventListener("keydown", (event) => { // moves by one at least
+      const way = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const [min, max] = ends(), old = current()[name], next = Math.round(old * (max / min) ** (way / 100));
+      set(changed(current(), name, Math.max(min, Math.min(max, next === old ? old + way : next))));
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    });
     return { node: make("label", { for: id }, named(label), input, output), show(state) {
       const [min, max] = ends(), words = (given.show ?? ((x) => num(x)))(state[name]);
       input.min = given.log ? 0 : min;
@@ -373,14 +381,15 @@ const Kit = (() => {
       stop();
       const [min, max] = ["valuemin", "valuemax"].map((end) => Number(node.getAttribute(`aria-${end}`)));
       const old = read_field(state, node.dataset.name);
+      const far = old * (max / min) ** (steps / 50) - old, least = Math.sign(steps) * node.dataset.step; // NaN without a step
       const value = node.dataset.log && Number.isFinite(steps)
-        ? Number(Math.max(min, Math.min(max, old * (max / min) ** (steps / 50))).toPrecision(3))
+        ? Number(Math.max(min, Math.min(max, old + (Math.abs(far) < Math.abs(least) ? least : far))).toPrecision(3))
         : tidied(Number.isFinite(steps) ? old + steps * node.dataset.step : steps > 0 ? max : min, min, max);
       update(changed(state, node.dataset.name, value));
       save();
     });
     form.addEventListener("submit", (event) => event.preventDefault());
-    lab.addEventListener("input", save);
+    for (const kind of ["input", "change"]) lab.addEventListener(kind, save);
     lab.addEventListener("click", (event) => { if (event.target.closest("button")) save(); });
     again.addEventListener("click", () => {
       set(start(spec));

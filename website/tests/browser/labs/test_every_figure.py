@@ -61,7 +61,7 @@ def test_every_handle_moves_by_finger_and_the_page_stays(touch_lab, name):
     for tab in tabs(lab):
         to_tab(lab, tab)
         for handle in handles(lab):
-            lab.handle(handle).scroll_into_view_if_needed()
+            lab.bring(lab.handle(handle))
             before, at = lab.state(), lab.page.evaluate("scrollY")
             lab.touch(handle, elsewhere(lab, handle))
             assert lab.state() != before, f"a finger does not move {handle}"
