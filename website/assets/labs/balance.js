@@ -18,16 +18,15 @@ const BalanceLab = (() => {
     }));
   })();
 
-  // The experts with the k largest s + b.
+  // The two experts with the largest s + b, the largest first.
   function choose(scores, bias) {
-    const biased = scores.map((s, i) => s + bias[i]), chosen = [];
-    for (let k = 0; k < CHOSEN; k++) {
-      let best = -1;
-      for (let i = 0; i < EXPERTS; i++)
-        if (!chosen.includes(i) && (best < 0 || biased[i] > biased[best])) best = i;
-      chosen.push(best);
+    let first = -1, second = -1, high = -Infinity, next = -Infinity;
+    for (let i = 0; i < EXPERTS; i++) {
+      const x = scores[i] + bias[i];
+      if (x > high) [second, next, first, high] = [first, high, i, x];
+      else if (x > next) [second, next] = [i, x];
     }
-    return chosen;
+    return [first, second];
   }
 
   const load = (tokens, bias) => {
@@ -45,13 +44,13 @@ const BalanceLab = (() => {
     return bias.map((b, i) => b + gamma * pace(mean - counts[i]));
   }
 
-  const microBatch = (m) => SCORES.slice(m * EACH, (m + 1) * EACH);
+  const BATCHES = Array.from({ length: MICRO }, (_, m) => SCORES.slice(m * EACH, (m + 1) * EACH));
 
   // One optimizer step: the load of each micro-batch, and the biases after it.
   function step(bias, gamma, rule) {
     const loads = [];
     for (let m = 0; m < MICRO; m++) {
-      loads.push(load(microBatch(m), bias));
+      loads.push(load(BATCHES[m], bias));
       if (rule === "trap2") bias = update(bias, loads[m], gamma, rule); // each one moves it at once
     }
     const total = loads[0].map((_, i) => sum(loads.map((counts) => counts[i])));
@@ -103,12 +102,13 @@ const BalanceLab = (() => {
     return Kit.svg(width, narrow ? 558 : 426, `第 ${state.steps} 步：各专家的负载 ${now.total.join("、")}，MaxVio ${Kit.fix(now.vio, 2)}`, body);
   }
 
-  const heading = (y, words, more) => Kit.text(0, y, `${words}<tspan class="plain" dx="8">${more}</tspan>`, { anchor: "start", class: "bold" });
+  const heading = (x, y, words, more) =>
+    Kit.text(x, y, `${words}<tspan class="plain" dx="8">${more}</tspan>`, { anchor: "start", class: "bold" });
 
   // Row 1: the load, one piece for each micro-batch.
   function loads(state, { loads: pieces, total }, { column, at, left, thick }) {
     const base = 140, along = Kit.scale([0, Math.max(140, ...total)], [0, 92]);
-    return heading(10, "① 数负载", `${TOKENS} 个 token，各选 ${CHOSEN} 个`) +
+    return heading(0, 10, "① 数负载", `${TOKENS} 个 token，各选 ${CHOSEN} 个`) +
       Kit.text(left, 10, `虚线：平均 ${MEAN}`, { anchor: "end", class: "small muted" }) +
       Kit.line({ x1: 0, x2: left, y1: base - along(MEAN), y2: base - along(MEAN), class: "dash" }) + each((i) => {
       let y = base, stack = "";
@@ -121,7 +121,8 @@ const BalanceLab = (() => {
       const words = `专家 ${i + 1}：收到 ${total[i]} 个`, chosen = state.pick === i + 1;
       return stack + Kit.text(at(i), y - 9, total[i], { class: "bold halo" }) +
         Kit.press({ name: "pick", value: chosen ? 0 : i + 1, label: words, pressed: chosen,
-          body: Kit.rect({ x: at(i) - column / 2 + 3, y: base + 4, width: column - 6, height: 26, rx: 4, class: chosen ? "f-none s-ink" : "f-none s-soft" }) +
+          body: Kit.rect({ x: at(i) - column / 2 + 3, y: base + 4, width: column - 6, height: 26, rx: 4,
+            class: chosen ? "f-none s-ink" : "f-none s-soft" }) +
             Kit.text(at(i), base + 17, i + 1) });
     }) + Kit.line({ x1: 0, x2: left, y1: base, y2: base });
   }
@@ -130,31 +131,33 @@ const BalanceLab = (() => {
   function biases(state, { bias, next, loads: pieces }, { at, left, thick }) {
     const zero = 236, most = Math.max(...bias.map(Math.abs), ...next.map(Math.abs));
     const reach = [0.1, 0.25, 0.5, 1, 2].find((top) => top >= most) ?? most, along = Kit.scale([0, reach], [0, 34]);
-    return heading(188, "② 挪偏置", `γ = ${Kit.num(state.gamma)}`) + Kit.line({ x1: 0, x2: left, y1: zero, y2: zero }) +
+    return heading(0, 188, "② 挪偏置", `γ = ${Kit.num(state.gamma)}`) + Kit.line({ x1: 0, x2: left, y1: zero, y2: zero }) +
       each((i) => {
         const step = next[i] - bias[i], tip = zero - along(next[i]), from = zero - along(bias[i]);
         const kind = step < 0 ? "red" : step > 0 ? "blue" : "grey";
-        const votes = state.rule === "trap2" ? pieces.map((counts) => "−·+"[1 + Math.sign(EACH * CHOSEN / EXPERTS - counts[i])]).join("") : "";
-        const change = state.rule === "sign" || votes ? Math.round(step / state.gamma) : null;
-        const words = change === null ? signed(step) : change ? `${change > 0 ? "+" : "−"}${Math.abs(change) > 1 ? Math.abs(change) : ""}γ` : "0";
-        return box(at(i) - thick / 2, Math.min(zero, from), thick, Math.abs(along(bias[i])), `f-none s-${bias[i] < 0 ? "red" : "blue"} dash`) +
+        const votes = state.rule === "trap2" // of each micro-batch, against its own mean
+          ? pieces.map((counts) => "−·+"[1 + Math.sign(MEAN / MICRO - counts[i])]).join("") : "";
+        const words = state.rule === "sign" || votes ? inGammas(Math.round(step / state.gamma)) : signed(step);
+        return box(at(i) - thick / 2, Math.min(zero, from), thick, Math.abs(along(bias[i])), frame(bias[i])) +
           (Math.abs(tip - from) > 1 ? Kit.arrow({ x1: at(i), x2: at(i), y1: from, y2: tip, head: 6, class: `s-${kind}` }) : "") +
           Kit.text(at(i), zero + 47, words, { class: `bold t-${kind}` }) +
           (votes ? Kit.text(at(i), zero + 62, votes, { class: "small mono" }) : "");
       }) + Kit.text(left, 188, votesNote(state, reach), { anchor: "end", class: "small muted" });
   }
+  const inGammas = (n) => (n ? `${n > 0 ? "+" : "−"}${Math.abs(n) > 1 ? Math.abs(n) : ""}γ` : "0");
+  const frame = (b) => `f-none s-${b < 0 ? "red" : "blue"} dash`;
   const votesNote = ({ rule }, reach) => (rule === "trap2" ? "每个微批次投一票；" : "") + `满格 ±${Kit.num(reach)}`;
 
   // Row 3: one token of the first micro-batch, and whom it chooses by s + b.
   function token({ bias }, { at, left, thick }) {
     const biased = TOKEN.map((s, i) => s + bias[i]), chosen = choose(TOKEN, bias);
     const along = Kit.scale([Math.min(0, ...biased), Math.max(1, ...biased)], [410, 352]), zero = along(0);
-    return heading(326, "③ 再选择", "一个 token：按 s + b 取前 2 名") + each((i) => {
-      const takes = chosen.includes(i);
-      return box(at(i) - thick / 2, along(TOKEN[i]), thick, zero - along(TOKEN[i]), takes ? "f-blue" : "f-grey faint") +
-        box(at(i) - thick / 2, Math.min(along(TOKEN[i]), along(biased[i])), thick, Math.abs(along(biased[i]) - along(TOKEN[i])),
-          `f-none s-${bias[i] < 0 ? "red" : "blue"} dash`) +
-        Kit.text(at(i), Math.min(along(TOKEN[i]), along(biased[i]), zero) - 8, Kit.fix(biased[i], 2).replace(/^(−?)0/, "$1"), { class: takes ? "small bold" : "small muted" });
+    return heading(0, 326, "③ 再选择", "一个 token：按 s + b 取前 2 名") + each((i) => {
+      const takes = chosen.includes(i), x = at(i) - thick / 2, s = along(TOKEN[i]), both = along(biased[i]);
+      const words = Kit.fix(biased[i], 2).replace(/^(−?)0/, "$1"); // .62
+      return box(x, s, thick, zero - s, takes ? "f-blue" : "f-grey faint") +
+        box(x, Math.min(s, both), thick, Math.abs(both - s), frame(bias[i])) +
+        Kit.text(at(i), Math.min(s, both, zero) - 8, words, { class: takes ? "small bold" : "small muted" });
     }) + Kit.line({ x1: 0, x2: left, y1: zero, y2: zero });
   }
 
@@ -164,14 +167,17 @@ const BalanceLab = (() => {
     const highest = Math.max(...all.map(({ vio }) => vio), ...(right ?? []).map(({ vio }) => vio));
     const top = highest <= 1.2 ? 1.2 : 3, ticks = top === 3 ? [0, 1, 2, 3] : [0, 0.5, 1];
     const across = Kit.scale([0, STEPS], [x + 30, x + width - 12]), up = Kit.scale([0, top], [y + height - 26, y + 34]);
-    const line = (steps, kind) => Kit.path({ d: "M" + steps.map(([n, vio]) => `${across(n).toFixed(1)} ${up(vio).toFixed(1)}`).join("L"), class: kind });
+    const line = (steps, kind) => Kit.path({ class: kind,
+      d: "M" + steps.map(([n, vio]) => `${across(n).toFixed(1)} ${up(vio).toFixed(1)}`).join("L") });
     const points = (steps) => steps.map(({ vio }, n) => [n, vio]);
     const { vio } = all[state.steps], px = across(state.steps), py = up(vio);
-    return heading(y + 10, "MaxVio", "最忙的超出平均多少").replace('x="0"', `x="${x}"`) +
+    return heading(x, y + 10, "MaxVio", "最忙的超出平均多少") +
       ticks.map((t) => Kit.line({ x1: across(0), x2: across(STEPS), y1: up(t), y2: up(t), class: t ? "s-soft thin" : "" }) +
         Kit.text(across(0) - 6, up(t), t, { anchor: "end", class: "small" })).join("") +
-      [0, 20, 40, 60].map((n) => Kit.text(across(n), up(0) + 14, n === 60 ? "60 步" : n, { anchor: n === 60 ? "end" : "middle", class: "small" })).join("") +
-      (right ? line(points(right), "s-grey") + Kit.text(across(STEPS), up(right[STEPS].vio) - 16, "sign", { anchor: "end", class: "small muted halo" }) : "") +
+      [0, 20, 40].map((n) => Kit.text(across(n), up(0) + 14, n, { class: "small" })).join("") +
+      Kit.text(across(STEPS), up(0) + 14, `${STEPS} 步`, { anchor: "end", class: "small" }) +
+      (right ? line(points(right), "s-grey") + Kit.text(across(STEPS), up(right[STEPS].vio) - 16, "sign",
+        { anchor: "end", class: "small muted halo" }) : "") +
       line(points(all), "s-blue dash thin") + line(points(all).slice(0, state.steps + 1), "s-blue thick") +
       Kit.circle({ cx: px, cy: py, r: 5, class: "f-blue" }) +
       Kit.text(Math.min(px + 8, x + width - 40), py - 12, Kit.fix(vio, 2), { anchor: "start", class: "bold halo" });
@@ -182,7 +188,8 @@ const BalanceLab = (() => {
   function say(state) {
     const all = run(state.gamma, state.rule), now = all[state.steps], { total, bias, next } = now;
     const busiest = total.indexOf(Math.max(...total)), vio = `MaxVio 是 <b>${Kit.fix(now.vio, 2)}</b>`;
-    const detail = state.pick ? `${name(state.pick - 1)} 从四个微批次里收 ${now.loads.map((counts) => counts[state.pick - 1]).join("、")} 个；` : "";
+    const pieces = now.loads.map((counts) => counts[state.pick - 1]);
+    const detail = state.pick ? `${name(state.pick - 1)} 从四个微批次里收 ${pieces.join("、")} 个；` : "";
     const start = `${detail}第 ${state.steps} 步，`;
     const worst = all.slice(-20).reduce((most, step) => Math.max(most, step.vio), 0);
     if (state.rule === "trap2") {
@@ -201,12 +208,14 @@ const BalanceLab = (() => {
     const left = TOKEN[FROM] + bias[FROM] - TOKEN[TO] - bias[TO];
     return `${start}${name(busiest)} 最忙，收到 ${total[busiest]} 个，减 γ；${vio}；` + (moved(now)
       ? `③ 的 token 已从${name(FROM)} 改选${name(TO)}。`
-      : `③ 的 token 选${name(FROM)} 不选${name(TO)}，还差 ${Kit.num(left, 2)}，每步缩 2γ = ${Kit.num(2 * state.gamma)}，再走 ${Math.ceil(left / (2 * state.gamma))} 步改选。`);
+      : `③ 的 token 选${name(FROM)} 不选${name(TO)}，还差 ${Kit.num(left, 2)}，每步缩 2γ = ${Kit.num(2 * state.gamma)}，` +
+        `再走 ${Math.ceil(left / (2 * state.gamma))} 步改选。`);
   }
 
   const goals = [
     { ask: "把 γ 调到 0.005 以下，用 2γ 算出 ③ 的 token 第几步改选，再把步数拖到那里。",
-      reached: (state) => state.rule === "sign" && state.gamma <= 0.005 && state.steps === expected(state.gamma) && moved(run(state.gamma, "sign")[state.steps]),
+      reached: ({ rule, gamma, steps }) => rule === "sign" && gamma <= 0.005 && steps === expected(gamma) &&
+        moved(run(gamma, rule)[steps]),
       reply: `它对专家 1 的亲和度比专家 3 高 ${Kit.fix(LEAD, 4)}，一个减 γ，一个加 γ，差距每步缩 2γ，除一下再进一就是步数。` },
     { ask: "在常见错误 2 里，点一个已经超过平均、偏置却还在涨的专家。",
       reached: ({ rule, gamma, steps, pick }) => {

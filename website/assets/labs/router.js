@@ -107,7 +107,8 @@ const RouterLab = (() => {
     const what = state.wrong === "trap1" ? "s + b" : "s", trapped = state.wrong !== "none";
     const start = 58, end = width - (state.normalise ? 134 : 50);
     const along = Kit.scale([0, Math.max(0.5, ...mine.weights, ...right.weights)], [start, end]);
-    let body = Kit.text(0, y + 12, `权重：选中的 ${what}` + (state.normalise ? `，除以它们的和 ${two(mine.total)}` : "，不归一"), { anchor: "start", class: "bold" });
+    const how = state.normalise ? `除以它们的和 ${two(mine.total)}` : "不归一";
+    let body = Kit.text(0, y + 12, `权重：选中的 ${what}，${how}`, { anchor: "start", class: "bold" });
     y += 22;
     for (const i of [...mine.indices].sort((a, b) => a - b)) {
       const g = weight(mine, i), at = mine.indices.indexOf(i), real = weight(right, i);
@@ -116,7 +117,8 @@ const RouterLab = (() => {
         Kit.rect({ x: start, y: y + 3, width: Math.max(0, along(g) - start), height: 15, class: stray ? "f-purple" : "f-blue" });
       if (trapped && real)
         body += Kit.rect({ x: start, y: y + 1, width: along(real) - start, height: 19, class: "f-none s-ink dash" });
-      body += Kit.text(width, y + 11, (state.normalise ? `${two(mine.taken[at])} / ${two(mine.total)} = ` : "") + two(g), { anchor: "end" });
+      const quotient = state.normalise ? `${two(mine.taken[at])} / ${two(mine.total)} = ` : "";
+      body += Kit.text(width, y + 11, quotient + two(g), { anchor: "end" });
       y += ROW;
     }
     if (trapped) {
