@@ -243,7 +243,7 @@ const Kit = (() => {
   function mount(lab, spec) {
     const data = JSON.parse(lab.querySelector("script")?.textContent ?? "null");
     const id = `lab-${spec.name}`;
-    let state = start(spec), timer = null, saving = null;
+    let state = start(spec), timer = null, saving = null, before = null; // before: the state while the mouse only points
 
     // --- what stands there ---
     const plot = make("div", { class: "lab-plot" });
@@ -275,7 +275,8 @@ const Kit = (() => {
     lab.classList.add("live");
 
     // --- from the state to the page ---
-    function update(next) {
+    function update(next, pointing = false) {
+      if (!pointing) before = null;
       state = spec.tidy ? spec.tidy(next, data, state) : next; // the third: what it was before
       const held = plot.contains(document.activeElement) ? document.activeElement.closest("[data-name]") : null;
       const mark = held && [held.dataset.name, held.dataset.value];
@@ -323,6 +324,7 @@ const Kit = (() => {
     };
     const tidied = (value, min, max) => Number(Math.max(min, Math.min(max, value)).toFixed(10));
     let drag = null; // { name, offset }: the picture is drawn anew while the finger is on it
+    let dragged = false; // the click that ends a drag points at nothing
     const pixel_of = (event, node) => {
       const drawing = plot.querySelector(`[data-name="${node.dataset.name}"]`).ownerSVGElement;
       const box = drawing.getBoundingClientRect();
@@ -331,6 +333,7 @@ const Kit = (() => {
     };
     plot.addEventListener("pointerdown", (event) => {
       const node = event.target.closest(".handle");
+      dragged = Boolean(node);
       if (!node || event.button > 0) return;
       stop();
       node.focus({ preventScroll: true });
@@ -365,9 +368,37 @@ const Kit = (() => {
       const node = event.target.closest(".press");
       if (node) pressed(node);
     });
+    // A figure may say what a point of its drawing stands for: the mouse shows it, a click or a finger keeps it.
+    const at = (event) => {
+      const drawing = plot.querySelector("svg"), box = drawing.getBoundingClientRect(), wide = drawing.viewBox.baseVal.width;
+      const zoom = wide / box.width;
+      return spec.point(before ?? state, (event.clientX - box.left) * zoom, (event.clientY - box.top) * zoom, data, wide);
+    };
+    const leave = () => { if (before) update(before); };
+    if (spec.point) {
+      plot.addEventListener("pointermove", (event) => {
+        if (drag || timer || event.pointerType !== "mouse") return;
+        const found = at(event);
+        if (!found) { leave(); return; }
+        before ??= state;
+        if (write(spec, found) !== write(spec, state)) update(found, true);
+      });
+      plot.addEventListener("pointerleave", leave);
+      plot.addEventListener("click", (event) => {
+        const found = dragged || event.target.closest(".handle, .press") ? null : at(event);
+        if (found) { set(found); save(); }
+      });
+    }
     plot.addEventListener("keydown", (event) => {
       const node = event.target.closest(".handle, .press");
       if (!node) return;
+      const walked = node.matches(".handle") && spec.walk?.(state, event.key, data); // keys of its own
+      if (walked) {
+        event.preventDefault();
+        set(walked);
+        save();
+        return;
+      }
       if (node.matches(".press")) {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
