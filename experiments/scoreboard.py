@@ -2,7 +2,8 @@
 
 The stages are those of `dsnotes.training.growth`, trained on quatrains. There are two rows more:
     processes   the stage `mla` for a few steps on four processes (DualPipe) and on one: the same
-                batches from the same weights. The biases rest, for the ranks keep their loads
+                batches from the same weights. The biases rest, for the ranks keep their loads. The
+                two differ by rounding, until that turns a token's choice of experts; then they part
     rl          the model of the stage `mtp`, then GRPO with the rules of verse as its reward
 
     python experiments/scoreboard.py --workers 2       # under an hour on two idle cores
@@ -30,6 +31,7 @@ from dsnotes.data.poems import Poem, quatrains
 from dsnotes.model import counts
 from dsnotes.model.balance import max_vio
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.model.moe import record_routing
 from dsnotes.model.speculative import speculate
 from dsnotes.rl import poet
 from dsnotes.training import growth, poems
@@ -229,20 +231,21 @@ def on_processes(seed: int, lengths: Lengths) -> dict[str, Any]:
     schedule = dualpipe(lengths.ranks, lengths.micro_batches)
     rows = growth.BATCH_SIZE // lengths.micro_batches
     shape = (rows, poems.held_out().tokens.shape[1], growth.CONFIG.hidden_size)
-    losses: dict[str, list[float]] = {}
-    seconds: dict[str, float] = {}
+    losses: dict[str, list[float]] = {"one": [], "four": []}
+    picks: dict[str, list[Tensor]] = {"one": [], "four": []}
+    seconds = {"one": 0.0, "four": 0.0}
     idle: list[float] = []
     with Ranks(lengths.ranks) as ranks:
         for name in ("one", "four"):
             state = growth.start("mla", steps=lengths.pipeline_steps, seed=seed)
             stages = cut(state.model, lengths.ranks)
             parameters = dict(nn.Sequential(*stages).named_parameters())
-            losses[name] = []
             data = poems.batches(
                 steps=lengths.pipeline_steps, batch_size=growth.BATCH_SIZE, seed=seed
             )
-            began = time.monotonic()
             for batch in data:
+                picks[name].append(chosen(state.model, batch.tokens))
+                began = time.monotonic()
                 tokens = batch.tokens.unflatten(0, (lengths.micro_batches, rows))
                 if name == "one":
                     loss, gradients = one_process(stages, tokens, tokens, loss=next_token_loss)
@@ -254,16 +257,28 @@ def on_processes(seed: int, lengths: Lengths) -> dict[str, Any]:
                     idle.append(done.trace.bubble_fraction)
                 losses[name].append(loss)
                 descend(state, parameters, gradients)
-            seconds[name] = time.monotonic() - began
-    differences = [abs(a - b) for a, b in zip(losses["one"], losses["four"], strict=True)]
+                seconds[name] += time.monotonic() - began
+    both = zip(picks["one"], picks["four"], strict=True)
+    alike = [torch.equal(one, four) for one, four in both]
     tokens = lengths.pipeline_steps * growth.BATCH_SIZE * shape[1]
     return {
-        "largest_difference": max(differences),
+        "steps_alike": [*alike, False].index(False),  # at first, every token with its experts
+        "differences": [
+            float(f"{abs(a - b):.2g}") for a, b in zip(losses["one"], losses["four"], strict=True)
+        ],
         "idle": round(sum(idle[1:]) / len(idle[1:]), 3),  # not the first step, which starts up
         "training_loss": curve(losses["four"]),
         "training_tokens_per_second": round(tokens / seconds["four"]),
         "one_process_tokens_per_second": round(tokens / seconds["one"]),
     }
+
+
+@torch.no_grad()
+def chosen(model: DeepSeek, tokens: Tensor) -> Tensor:
+    """The experts of every token in every layer, in order: (layers, tokens, k)."""
+    with record_routing(model) as layers:
+        model(tokens)
+    return torch.stack([layer.indices.sort(dim=-1).values for layer in layers])
 
 
 def descend(

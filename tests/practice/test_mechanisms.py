@@ -145,6 +145,16 @@ def test_a_loop_while_the_file_is_read(tmp_path: Path, monkeypatch: pytest.Monke
     assert "还没有读完你的文件" in report.of_section(load("reward"), done)
 
 
+def test_a_file_that_ends_the_run_in_peace_is_not_right(tmp_path: Path) -> None:
+    text = source("dsnotes.rl.reward").replace("    rewards = []\n", "    import os; os._exit(0)\n")
+    path = tmp_path / "reward.py"
+    path.write_text(text, "utf8")
+    done = grade(load("reward"), {"dsnotes.rl.reward": path})
+    assert done.passed  # some tests ran before
+    assert not done.right
+    assert "测试没有运行完" in report.of_section(load("reward"), done)
+
+
 def test_a_run_that_dies_is_not_called_a_loop() -> None:
     died = Grade([Result("t.py::test_a", "passed")], False, "Fatal Python error: Aborted")
     said = report.of_section(load("reward"), died)

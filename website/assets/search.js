@@ -47,12 +47,13 @@ function pattern(piece) {
   return new RegExp(begins + escaped, "giu");
 }
 
-/* The names and the text of a section as one looks for a whole query in them; made once. */
+/* The names, the terms and the text of a section as one looks for a whole query in them; made once. */
 const prepared = new WeakMap();
 function inOnePiece(section) {
   if (!prepared.has(section)) {
-    const names = `${section.page}\n${section.title}`;
-    prepared.set(section, { names: tight(names.toLowerCase()), text: tight(section.text.toLowerCase()) });
+    const small = (text) => tight(text.toLowerCase());
+    const names = small(`${section.page}\n${section.title}`);
+    prepared.set(section, { names, terms: section.terms.map(small), text: small(section.text) });
   }
   return prepared.get(section);
 }
@@ -85,8 +86,9 @@ function find(sections, query) {
   const hits = sections.flatMap((section, i) => {
     const [sum, number] = scores[i];
     if (!number) return [];
-    const { names, text } = inOnePiece(section);
-    const together = names.includes(whole) ? 2 : text.includes(whole) ? 1.5 : 1;
+    const { names, terms, text } = inOnePiece(section);
+    // what defines a term comes before what only uses it often
+    const together = terms.includes(whole) ? 3 : names.includes(whole) ? 2 : text.includes(whole) ? 1.5 : 1;
     return [{ section, score: sum * (number / pieces.length) * together * section.weight }];
   });
   return hits.sort((a, b) => b.score - a.score);

@@ -112,4 +112,5 @@ def grade(section: Section, files: dict[str, Path]) -> Grade:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             return Grade(read(report), False, "", late=True)
-        return Grade(read(report), done.returncode in (0, 1), done.stdout + done.stderr)
+        ended = done.returncode in (0, 1) and report.with_suffix(".ended").exists()
+        return Grade(read(report), ended, done.stdout + done.stderr)

@@ -109,6 +109,11 @@ def pytest_exception_interact(
         _write(node.nodeid, "failed", call.excinfo)
 
 
+def pytest_sessionfinish() -> None:
+    """The mark of a run that came to its end, which a file that ends the process does not leave."""
+    Path(RUN["report"]).with_suffix(".ended").touch()
+
+
 def _write(test: str, outcome: str, error: pytest.ExceptionInfo[BaseException] | None) -> None:
     line: dict[str, Any] = {"test": test, "outcome": outcome}
     if outcome == "failed" and error is not None:

@@ -97,7 +97,7 @@ const DraftLab = (() => {
     const strip = box.head + 36, cut = box.x + box.width * found.a;
     const handle = (field, v, x, value) => Kit.handle({ name: `${field}.${v}`, x, y: y(value), value,
       label: `${field === "p" ? "主模型" : "草稿"}说“${TOKENS[v]}”的概率 ${field}`, min: 0, max: 1, step: 0.01,
-      from: y(0), to: y(1), show: two, body: knob[field](x, y(value)) });
+      from: y(0), to: y(1), show: two, reach: 14, body: knob[field](x, y(value)) });
     return Kit.text(box.x, strip - 14, `接受 a = ${two(found.a)}`, { anchor: "start", class: "t-green" })
       + Kit.text(box.x + box.width, strip - 14, `拒绝 ${two(1 - found.a)}`, { anchor: "end", class: "t-orange" })
       + Kit.rect({ x: box.x, y: strip, width: cut - box.x, height: 8, class: "f-green" })
@@ -130,9 +130,9 @@ const DraftLab = (() => {
       return part(x - half, y(found.kept[v]), y(0), 2 * half, "f-green")
         + part(x - half, y(found.written[v]), y(found.kept[v]), 2 * half, state.redraw === "p" ? "f-red" : "f-blue")
         + Kit.line({ x1: x - half - 4, y1: y(p[v]), x2: x + half + 4, y2: y(p[v]), class: "s-ink thick" })
-        + Kit.text(x, top - 11, two(found.written[v]), { class: wrong ? "t-red" : "" })
+        + (wrong || p[v] > 0.0049 ? Kit.text(x, top - 11, two(found.written[v]), { class: wrong ? "t-red" : "" }) : "")
         + (wrong ? Kit.text(x, box.bottom + 42, found.written[v] > p[v] ? "多了" : "少了", { class: "t-red" }) : "");
-    }) + (found.off < 0.005 ? Kit.text(box.x + box.width / 2, box.bottom + 42, "处处等于 p（黑线）", { class: "t-green" }) : "");
+    }) + (found.off < 0.005 ? Kit.text(box.x + box.width / 2, box.bottom + 42, "处处等于 p（横线）", { class: "t-green" }) : "");
   }
 
   function rule(state, width) {
@@ -177,8 +177,8 @@ const DraftLab = (() => {
   }
 
   // How often a step writes a first, second, … token: 1, a, a² …, and as counted.
-  function terms(state, x, width, top, bottom) {
-    const y = Kit.scale([0, 1], [bottom, top]), reach = shares(state);
+  function terms(state, reach, x, width, top, bottom) {
+    const y = Kit.scale([0, 1], [bottom, top]);
     const slot = width / (state.depth + 1), half = Math.min(24, slot / 2 - 4);
     return powers(state.depth).map((name, k) => {
       const lost = k === state.depth && !state.bonus, chance = state.a ** k, at = x + (k + 0.5) * slot;
@@ -198,27 +198,34 @@ const DraftLab = (() => {
     const legend = [["绿", "草稿，说中了", "t-green"], ["蓝", "主模型算出的", "t-blue"],
       ["×", "草稿在此被拒", "t-orange"], ["+", "奖励 token", "t-green"]];
     const left = 10 * cell, x = wide ? left + 40 : 0, base = wide ? low - 4 : low + 240;
-    const mean = sum(shares(state));
+    const reach = shares(state);
     return Kit.svg(width, base + (wide ? 56 : 52), `${VERSE.length} 个字用了 ${steps.length} 步`,
       Kit.text(0, 14, `${VERSE.length} 个字，${steps.length} 步；下面的数是第几步`, { anchor: "start", class: "strong" })
       + ribbon(state, 0, top, cell)
       + legend.map(([sign, meaning, kind], i) => Kit.text((i % 2) * (left / 2), low + 12 + 20 * Math.floor(i / 2),
         `${sign}：${meaning}`, { anchor: "start", class: kind })).join("")
       + Kit.text(x, wide ? 14 : base - 170, "一步写出第 k 个字的机会", { anchor: "start", class: "strong" })
-      + Kit.text(x, wide ? 36 : base - 148, `柱：算；点：抽 ${Kit.int(STEPS)} 步，每步 ${two(mean)} 个`, { anchor: "start", class: "muted" })
-      + terms(state, x, width - x, wide ? 80 : base - 110, base));
+      + Kit.text(x, wide ? 36 : base - 148, `柱：算；点：抽 ${Kit.int(STEPS)} 步，每步 ${two(sum(reach))} 个`, { anchor: "start", class: "muted" })
+      + terms(state, reach, x, width - x, wide ? 80 : base - 110, base));
   }
 
   const names = (list) => list.map((v) => `“${TOKENS[v]}”`).join("");
   function say_rule(state) {
     const p = distribution(state.p), q = distribution(state.q), found = outcome(p, q, state.redraw);
     const rate = `接受率 a = Σmin(p, q) = <b>${two(found.a)}</b>`;
+    const sure = (list) => Math.max(...list) > 0.999;
+    if (sure(p) && sure(q) && found.a < 0.001) return `贪心时两边各说一个字：相同就接受；这里不同，${rate}，`
+      + "残差 r 就是 p，写出来的是主模型要说的那个字。";
     if (found.a > 1 - 1e-6) return `草稿与主模型一模一样，${rate}，从不拒绝，从哪里重抽都一样。`;
-    const over = [...TOKENS].flatMap((_, v) => (found.written[v] > p[v] + 0.005 ? [v] : []));
-    if (found.off > 0.005) return `${rate}；拒绝以后从 p 重抽，${names(over)}在接受的一路上已经足额，`
-      + `又从重抽的一路多领一份，写出来的与 p 的总变差是 <b>${two(found.off)}</b>。`;
+    if (found.off > 0.005) {
+      const gains = found.written.map((x, v) => x - p[v]), least = gains.indexOf(Math.min(...gains));
+      const full = [...TOKENS].flatMap((_, v) => (q[v] >= p[v] && gains[v] > 0.005 ? [v] : []));
+      return `${rate}；拒绝以后从 p 重抽，`
+        + (full.length ? `${names(full)}在接受的一路上已经足额，又多领一份，` : "") + `${names([least])}却补不够：`
+        + `写出来的与 p 的总变差是 <b>${two(found.off)}</b>。`;
+    }
     if (state.redraw === "p") return `${rate}；从 p 重抽，这一回却没有偏：接受的一路处处只占 p 的同一个比例。`;
-    return `${rate}；退掉的 <b>${two(1 - found.a)}</b> 从残差 r 补给草稿说得太少的字，写出来的处处等于 p。`;
+    return `${rate}；退掉的 <b>${two(1 - found.a)}</b> 从残差 r 补给说得太少的字，写出来的处处等于 p。`;
   }
   function say_tape(state) {
     const { a, depth, bonus } = state, steps = sequence(state).length;
@@ -235,7 +242,7 @@ const DraftLab = (() => {
     distribution, rescaled, outcome, expected, accepted, decode, measured,
     name: "draft",
     title: "草稿与核对",
-    state: { view: "rule", p: [0.4, 0.3, 0.15, 0.1, 0.05], q: [0.1, 0.25, 0.45, 0.05, 0.15], redraw: "r",
+    state: { view: "rule", p: [0.4, 0.3, 0.15, 0.1, 0.05], q: [0.1, 0.2, 0.48, 0.06, 0.16], redraw: "r",
       a: 0.85, depth: 1, bonus: true, seed: 1 },
     range: { p: [0, 1], q: [0, 1], seed: [1, 9999] },
     controls: [
@@ -255,7 +262,7 @@ const DraftLab = (() => {
     presets: [
       { label: "正确", state: {} },
       { label: "常见错误 5：从 p 重抽", state: { redraw: "p" } },
-      { label: "贪心，说得不同", state: { p: [1, 0, 0, 0, 0], q: [0, 0, 1, 0, 0] } },
+      { label: "贪心", state: { p: [1, 0, 0, 0, 0], q: [0, 0, 1, 0, 0] } },
       { label: "V3：D = 1", state: { view: "tape" } },
       { label: "常见错误 5：忘了奖励 token", state: { view: "tape", bonus: false } },
     ],
@@ -264,8 +271,8 @@ const DraftLab = (() => {
       const settle = (field) => {
         const list = state[field], was = before?.[field];
         const moved = was ? list.flatMap((x, v) => (x === was[v] ? [] : [v])) : [];
-        if (moved.length === 1) return rounded(rescaled(list, moved[0]));
-        return Math.abs(sum(list) - 1) < 1e-3 ? list : rounded(distribution(list));
+        if (Math.abs(sum(list) - 1) < 1e-3) return list;
+        return rounded(moved.length === 1 ? rescaled(list, moved[0]) : distribution(list));
       };
       return { ...state, p: settle("p"), q: settle("q") };
     },

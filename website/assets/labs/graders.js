@@ -386,9 +386,19 @@ const GradersLab = (() => {
     const mark = judged.ours[rule], rows = judged.graders.filter((grader) => grader.rule === rule);
     return Kit.text(x, y, title, { anchor: "start", class: "strong" })
       + Kit.text(x + width - 10, y, `本书 ${mark_of(mark)}`, { anchor: "end", class: mark === 1 ? "t-green strong" : "strong" })
-      + Kit.text(x, y + 21, `本书：${Kit.escape(because(rule, text))}`, { anchor: "start", class: "muted" })
+      + Kit.text(x, y + 21, Kit.escape(because(rule, text)), { anchor: "start", class: "muted" })
       + Kit.line({ x1: x, y1: y + 35, x2: x + width, y2: y + 35, class: "s-soft" })
       + rows.map((grader, i) => row(grader, mark, x, y + 54 + 30 * i, width)).join("");
+  }
+  // The answer in one line of so many narrow characters; a Han character is as wide as two.
+  function one_line(text, room) {
+    let line = "";
+    for (const sign of text.replace(/\n/g, "↵")) {
+      room -= sign < "\u2e80" ? 1 : 2;
+      if (room < 1) return `${line}…`;
+      line += sign;
+    }
+    return line;
   }
   const tall = (rule) => 54 + 30 * GRADERS.filter(([, of]) => of === rule).length;
 
@@ -402,13 +412,14 @@ const GradersLab = (() => {
         class: now.has(i) ? "f-red" : on ? "f-red faint" : "f-none s-soft" })
         + Kit.text(x + cell / 2 - 2, 38, i + 1, { class: now.has(i) ? "on" : "muted" });
     }).join("");
-    const tops = { left: 84, right: 84 }, parts = RULES.map((rule, i) => {
+    const tops = { left: 112, right: 112 }, parts = RULES.map((rule, i) => {
       const side = wide && i > 1 ? "right" : "left", y = tops[side];
       tops[side] += tall(rule[0]) + 16;
       return group(rule, judged, state.answer, side === "right" ? column + 36 : 0, y, column);
     });
     return Kit.svg(width, Math.max(tops.left, tops.right) - 14, `表中十二处漏洞，已攻破 ${done} 处`,
-      Kit.text(0, 11, `表中十二处漏洞，已攻破 ${done} 处`, { anchor: "start", class: "strong" }) + lamps + parts.join(""));
+      Kit.text(0, 11, `表中十二处漏洞，已攻破 ${done} 处`, { anchor: "start", class: "strong" }) + lamps
+      + Kit.text(0, 74, Kit.escape(one_line(state.answer, Math.floor(width / 8.2))), { anchor: "start", class: "mono" }) + parts.join(""));
   }
 
   const caught = (state) => judge(state.answer).graders.filter(({ fooled }) => fooled !== null);
@@ -442,10 +453,10 @@ const GradersLab = (() => {
     ],
     presets: [
       { label: "老实的回答", state: start("honest") },
-      { label: "常见错误 2：没有锚点", state: start("twice") },
-      { label: "常见错误 3：nan", state: start("nan") },
-      { label: "常见错误 4：eval", state: start("object") },
-      { label: "常见错误 5：一个“嗯”", state: start("han") },
+      { label: "常见错误 2", state: start("twice") },
+      { label: "常见错误 3", state: start("nan") },
+      { label: "常见错误 4", state: start("object") },
+      { label: "常见错误 5", state: start("han") },
     ],
     keep: ["beaten"],
     // Another ready answer is written into the field; what is typed is one's own. What was beaten stays beaten.

@@ -42,7 +42,8 @@ const Kit = (() => {
   // --- drawing as text ---
   // Classes of labs.css, named here so that the style sheet keeps them: f-blue f-orange f-green f-red f-purple f-sky f-grey
   // f-none f-ink f-soft f-ground; s-blue s-orange s-green s-red s-purple s-sky s-grey s-none s-ink s-soft; t-blue t-orange
-  // t-green t-red t-purple t-sky t-grey; thick thin dash faint outline; text: small big bold mono muted on on-dark.
+  // t-green t-red t-purple t-sky t-grey; thick thin dash faint outline; text: small big bold mono muted halo on
+  // on-dark; tspan: plain.
   let live = false; // a still has no handles
   const attributes = (all) => Object.entries(all)
     .filter(([, value]) => value !== undefined && value !== null && value !== false)
@@ -64,14 +65,15 @@ const Kit = (() => {
   const log = ([a, b], [p, q]) => (x) => p + (Math.log(x / a) / Math.log(b / a)) * (q - p);
 
   // Something to drag. `from` and `to`: the pixels of `min` and `max` on its axis.
-  function handle({ name, label, x, y, value, min, max, step, axis = "y", from, to, body, log: inLog, show }) {
+  function handle({ name, label, x, y, value, min, max, step, axis = "y", from, to, body, log: inLog, show,
+    reach = 15 }) {
     const drawn = body ?? circle({ cx: x, cy: y, r: 7, class: "knob" });
     if (!live) return group({}, drawn);
     return group({ class: "handle", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": String(min),
       "aria-valuemax": String(max), "aria-valuenow": String(value), "aria-valuetext": show?.(value) ?? num(value),
       "aria-orientation": axis === "y" ? "vertical" : "horizontal", "data-name": name, "data-step": String(step),
       "data-axis": axis, "data-from": String(from), "data-to": String(to), "data-log": inLog ? "1" : null },
-      circle({ cx: x, cy: y, r: 15, class: "reach" }) + drawn);
+      circle({ cx: x, cy: y, r: reach, class: "reach" }) + drawn);
   }
 
   // Something to click: sets a field to a value.
@@ -145,6 +147,13 @@ const Kit = (() => {
     return node;
   };
 
+  // What a control is called; a label is the author's and may hold <sub>.
+  function named(label, name = "span") {
+    const node = make(name);
+    node.innerHTML = label;
+    return node;
+  }
+
   // A control and how it shows the state: { node, show(state) }.
   function control(spec, given, id, data, set) {
     const { kind, name, label } = given;
@@ -157,11 +166,11 @@ const Kit = (() => {
     if (kind === "toggle") {
       const box = make("input", { type: "checkbox", id, "data-name": name });
       box.addEventListener("change", () => set(changed(current(), name, box.checked)));
-      return { node: make("label", { class: "toggle" }, box, make("span", {}, label)),
+      return { node: make("label", { class: "toggle" }, box, named(label)),
         show(state) { box.checked = state[name]; } };
     }
     if (kind === "choice" || kind === "tabs") {
-      const node = make("fieldset", { class: kind }, make("legend", {}, label));
+      const node = make("fieldset", { class: kind }, named(label, "legend"));
       for (const [value, words] of of(given.options, spec.state, data)) {
         const radio = make("input", { type: "radio", name: id, value, "data-name": name });
         radio.addEventListener("change", () => set(changed(current(), name,
@@ -177,7 +186,7 @@ const Kit = (() => {
       select.addEventListener("change", () => set(changed(current(), name,
         typeof spec.state[name] === "number" ? Number(select.value) : select.value)));
       let shown = "";
-      return { node: make("label", { for: id }, make("span", {}, label), select), show(state) {
+      return { node: make("label", { for: id }, named(label), select), show(state) {
         const options = of(given.options, state, data);
         if (JSON.stringify(options) !== shown)
           select.replaceChildren(...options.map(([value, words]) => new Option(words, value)));
@@ -189,7 +198,7 @@ const Kit = (() => {
       const field = given.lines > 1 ? make("textarea", { id, rows: given.lines, maxlength: LONGEST, "data-name": name })
         : make("input", { type: "text", id, maxlength: LONGEST, "data-name": name, autocomplete: "off", spellcheck: "false" });
       field.addEventListener("input", () => set(changed(current(), name, field.value)));
-      return { node: make("label", { for: id, class: "wide" }, make("span", {}, label), field),
+      return { node: make("label", { for: id, class: "wide" }, named(label), field),
         show(state) { if (field.value !== state[name]) field.value = state[name]; } };
     }
     if (kind === "number") { // typed; what is no number changes nothing
@@ -200,7 +209,7 @@ const Kit = (() => {
         if (Number.isFinite(typed())) set(changed(current(), name, Math.max(low, Math.min(high, typed()))));
       });
       field.addEventListener("change", () => { field.value = String(current()[name]); });
-      return { node: make("label", { for: id }, make("span", {}, label), field),
+      return { node: make("label", { for: id }, named(label), field),
         show(state) { if (typed() !== state[name]) field.value = String(state[name]); } };
     }
     // a slider; in the logarithm its own value runs from 0 to 100
@@ -212,7 +221,15 @@ const Kit = (() => {
       const value = given.log ? Number((min * (max / min) ** (input.value / 100)).toPrecision(3)) : Number(input.value);
       set(changed(current(), name, given.whole ? Math.round(value) : value));
     });
-    return { node: make("label", { for: id }, make("span", {}, label), input, output), show(state) {
+    if (given.log && given.whole) input.addEventListener("keydown", (event) => { // moves by one at least
+      const way = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1 }[event.key];
+      if (!way) return;
+      event.preventDefault();
+      const [min, max] = ends(), old = current()[name], next = Math.round(old * (max / min) ** (way / 100));
+      set(changed(current(), name, Math.max(min, Math.min(max, next === old ? old + way : next))));
+      input.dispatchEvent(new Event("change", { bubbles: true }));
+    });
+    return { node: make("label", { for: id }, named(label), input, output), show(state) {
       const [min, max] = ends(), words = (given.show ?? ((x) => num(x)))(state[name]);
       input.min = given.log ? 0 : min;
       input.max = given.log ? 100 : max;
@@ -226,7 +243,7 @@ const Kit = (() => {
   function mount(lab, spec) {
     const data = JSON.parse(lab.querySelector("script")?.textContent ?? "null");
     const id = `lab-${spec.name}`;
-    let state = start(spec), timer = null, saving = null;
+    let state = start(spec), timer = null, saving = null, before = null; // before: the state while the mouse only points
 
     // --- what stands there ---
     const plot = make("div", { class: "lab-plot" });
@@ -258,7 +275,8 @@ const Kit = (() => {
     lab.classList.add("live");
 
     // --- from the state to the page ---
-    function update(next) {
+    function update(next, pointing = false) {
+      if (!pointing) before = null;
       state = spec.tidy ? spec.tidy(next, data, state) : next; // the third: what it was before
       const held = plot.contains(document.activeElement) ? document.activeElement.closest("[data-name]") : null;
       const mark = held && [held.dataset.name, held.dataset.value];
@@ -306,6 +324,7 @@ const Kit = (() => {
     };
     const tidied = (value, min, max) => Number(Math.max(min, Math.min(max, value)).toFixed(10));
     let drag = null; // { name, offset }: the picture is drawn anew while the finger is on it
+    let dragged = false; // the click that ends a drag points at nothing
     const pixel_of = (event, node) => {
       const drawing = plot.querySelector(`[data-name="${node.dataset.name}"]`).ownerSVGElement;
       const box = drawing.getBoundingClientRect();
@@ -314,6 +333,7 @@ const Kit = (() => {
     };
     plot.addEventListener("pointerdown", (event) => {
       const node = event.target.closest(".handle");
+      dragged = Boolean(node);
       if (!node || event.button > 0) return;
       stop();
       node.focus({ preventScroll: true });
@@ -324,6 +344,9 @@ const Kit = (() => {
       plot.setPointerCapture(event.pointerId);
       event.preventDefault();
     });
+    plot.addEventListener("touchstart", (event) => { // touch-action is lost where the drawing is drawn anew
+      if (event.target.closest(".handle")) event.preventDefault();
+    }, { passive: false });
     plot.addEventListener("pointermove", (event) => {
       const node = drag && plot.querySelector(`.handle[data-name="${drag.name}"]`);
       if (!node) return;
@@ -345,9 +368,37 @@ const Kit = (() => {
       const node = event.target.closest(".press");
       if (node) pressed(node);
     });
+    // A figure may say what a point of its drawing stands for: the mouse shows it, a click or a finger keeps it.
+    const at = (event) => {
+      const drawing = plot.querySelector("svg"), box = drawing.getBoundingClientRect(), wide = drawing.viewBox.baseVal.width;
+      const zoom = wide / box.width;
+      return spec.point(before ?? state, (event.clientX - box.left) * zoom, (event.clientY - box.top) * zoom, data, wide);
+    };
+    const leave = () => { if (before) update(before); };
+    if (spec.point) {
+      plot.addEventListener("pointermove", (event) => {
+        if (drag || timer || event.pointerType !== "mouse") return;
+        const found = at(event);
+        if (!found) { leave(); return; }
+        before ??= state;
+        if (write(spec, found) !== write(spec, state)) update(found, true);
+      });
+      plot.addEventListener("pointerleave", leave);
+      plot.addEventListener("click", (event) => {
+        const found = dragged || event.target.closest(".handle, .press") ? null : at(event);
+        if (found) { set(found); save(); }
+      });
+    }
     plot.addEventListener("keydown", (event) => {
       const node = event.target.closest(".handle, .press");
       if (!node) return;
+      const walked = node.matches(".handle") && spec.walk?.(state, event.key, data); // keys of its own
+      if (walked) {
+        event.preventDefault();
+        set(walked);
+        save();
+        return;
+      }
       if (node.matches(".press")) {
         if (event.key !== "Enter" && event.key !== " ") return;
         event.preventDefault();
@@ -361,14 +412,15 @@ const Kit = (() => {
       stop();
       const [min, max] = ["valuemin", "valuemax"].map((end) => Number(node.getAttribute(`aria-${end}`)));
       const old = read_field(state, node.dataset.name);
+      const far = old * (max / min) ** (steps / 50) - old, least = Math.sign(steps) * node.dataset.step; // NaN without a step
       const value = node.dataset.log && Number.isFinite(steps)
-        ? Number(Math.max(min, Math.min(max, old * (max / min) ** (steps / 50))).toPrecision(3))
+        ? Number(Math.max(min, Math.min(max, old + (Math.abs(far) < Math.abs(least) ? least : far))).toPrecision(3))
         : tidied(Number.isFinite(steps) ? old + steps * node.dataset.step : steps > 0 ? max : min, min, max);
       update(changed(state, node.dataset.name, value));
       save();
     });
     form.addEventListener("submit", (event) => event.preventDefault());
-    lab.addEventListener("input", save);
+    for (const kind of ["input", "change"]) lab.addEventListener(kind, save);
     lab.addEventListener("click", (event) => { if (event.target.closest("button")) save(); });
     again.addEventListener("click", () => {
       set(start(spec));

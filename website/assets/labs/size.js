@@ -65,13 +65,12 @@ const SizeLab = (() => {
     const list = parts(s), all = total(s), used = activated(s), left = 4, right = width - 4;
     const at = Kit.scale([0, all], [left, right]);
     const bar = (y, which) => {
-      let sum = 0, last = -Infinity, body = "";
+      let sum = 0, body = "";
       for (const part of list) {
         const [name] = part, from = at(sum), to = at((sum += part[which]));
         body += Kit.rect({ x: from, y, width: Math.max(0, to - from), height: 34, class: `f-${COLOUR[name]}` });
         const wide = to - from > 15 * NAMES[name].length;
         if (wide) body += Kit.text((from + to) / 2, y + 17, NAMES[name], { class: name === "attention" || name === "rest" ? "on-dark" : "on" });
-        last = to;
       }
       return body;
     };
@@ -86,24 +85,34 @@ const SizeLab = (() => {
       }
       return body;
     };
+    const legend = () => { // what is too narrow for its name
+      let x = left, body = "";
+      for (const [name, , part] of list) {
+        if (part === 0 || (part / used) * (right - left) > 14 * NAMES[name].length) continue;
+        body += Kit.rect({ x, y: 190, width: 11, height: 11, class: `f-${COLOUR[name]}` })
+          + Kit.text(x + 16, 196, NAMES[name], { anchor: "start", class: "small" });
+        x += 30 + 12 * NAMES[name].length;
+      }
+      return body;
+    };
     const edge = at(used), cache = cached(s) * 2 * s.context, weights = all * s.width;
     const rows = [
       ["权重占的显存", gigabytes(weights), "grey", weights],
       [`${Kit.int(s.context)} 个 token 的缓存`, gigabytes(cache), "sky", cache],
     ];
     const most = Math.max(weights, cache), memory = Kit.scale([0, most], [0, right - left - 110]);
-    return Kit.svg(width, 316, `总参数 ${size(all)}，一个 token 激活 ${size(used)}`,
+    return Kit.svg(width, 336, `总参数 ${size(all)}，一个 token 激活 ${size(used)}`,
       Kit.text(left, 14, `总参数 ${size(all)}`, { anchor: "start", class: "big" }) + bar(28, 1)
       + Kit.text(left, 84, `一个 token 用到 ${size(used)}（${Kit.percent(used / all, 1)}）`, { anchor: "start", class: "big" })
       + Kit.rect({ x: left, y: 98, width: edge - left, height: 16, class: "f-ink" })
-      + Kit.path({ d: `M${left} 118L${left} 150M${edge} 118L${right} 150`, class: "thin dash" }) + zoomed()
+      + Kit.path({ d: `M${left} 118L${left} 150M${edge} 118L${right} 150`, class: "thin dash" }) + zoomed() + legend()
       + rows.map(([label, words, colour, value], i) => {
-        const y = 208 + i * 50;
+        const y = 228 + i * 50;
         return Kit.text(left, y, label, { anchor: "start" })
           + Kit.rect({ x: left, y: y + 11, width: Math.max(1, memory(value)), height: 16, class: `f-${colour}` })
           + Kit.text(left + memory(value) + 8, y + 19, words, { anchor: "start" });
       }).join("")
-      + Kit.text(left, 304, `每个 token：缓存 ${Kit.num(cached(s) * 2 / 1000, 3)} KB，乘加 ${size(multiply_adds(s, s.context))}`, { anchor: "start" }));
+      + Kit.text(left, 324, `每个 token：缓存 ${Kit.num(cached(s) * 2 / 1000, 3)} KB，乘加 ${size(multiply_adds(s, s.context))}`, { anchor: "start" }));
   }
 
   function say(s) {
@@ -123,12 +132,12 @@ const SizeLab = (() => {
     range: { vocab_size: [1, 1e6], intermediate_size: [1, 1e5], first_k_dense_replace: [0, 3], hidden_size: [64, 16384],
       q_lora_rank: [0, 1e4], qk_nope_head_dim: [1, 512], qk_rope_head_dim: [0, 512], v_head_dim: [1, 512] },
     controls: [
-      integer("n_routed_experts", "路由专家数 N_r", 8, 512, 8),
-      { kind: "slider", name: "num_experts_per_tok", label: "每个 token 选几个 K_r", min: 1, max: (s) => s.n_routed_experts, step: 1, show: Kit.int },
+      integer("n_routed_experts", "路由专家数 N<sub>r</sub>", 8, 512, 8),
+      { kind: "slider", name: "num_experts_per_tok", label: "每个 token 选几个 K<sub>r</sub>", min: 1, max: (s) => s.n_routed_experts, step: 1, show: Kit.int },
       integer("moe_intermediate_size", "一个专家的内宽", 128, 4096, 128),
       integer("num_hidden_layers", "层数 L", 4, 96),
-      integer("num_attention_heads", "头数 n_h", 8, 256, 8),
-      integer("kv_lora_rank", "潜在向量的宽 d_c", 64, 2048, 64),
+      integer("num_attention_heads", "头数 n<sub>h</sub>", 8, 256, 8),
+      integer("kv_lora_rank", "潜在向量的宽 d<sub>c</sub>", 64, 2048, 64),
       { kind: "slider", name: "context", label: "上下文（token）", min: 1024, max: 131072, step: 1024, show: Kit.int },
       { kind: "choice", name: "width", label: "权重存成", options: [[1, "FP8"], [2, "BF16"]] },
     ],

@@ -26,7 +26,6 @@ PARTS = (
     "numbers",
     "papers",
     "permalinks",
-    "pipelinelab",
     "predict",
     "reference",
     "repo",

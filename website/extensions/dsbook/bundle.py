@@ -33,8 +33,7 @@ from dsbook.polish import remove
 SHEETS = (  # in the order of the cascade; theme.css does nothing but import basic.css
     "styles/theme.css", "basic.css", "styles/pydata-sphinx-theme.css", "pygments.css",
     "styles/sphinx-book-theme.css", "togglebutton.css", "copybutton.css", "mystnb.*.css",
-    "exercise.css", "sphinx-design.min.css", "katex/katex.min.css", "book.css", "pipeline.css",
-    "labs.css",
+    "exercise.css", "sphinx-design.min.css", "katex/katex.min.css", "book.css", "labs.css",
 )  # fmt: skip
 SCRIPTS = (
     "doctools.js", "sphinx_highlight.js", "clipboard.min.js", "copybutton.js",

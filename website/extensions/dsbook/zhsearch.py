@@ -17,6 +17,7 @@ import re
 import unicodedata
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from docutils import nodes
 from sphinx import addnodes
@@ -98,17 +99,19 @@ def plain(node: nodes.Node) -> str:
     return "".join(plain(child) for child in node.children if not isinstance(child, SKIPPED))
 
 
-def sections(document: nodes.document) -> list[dict[str, str]]:
-    """Every section: title, anchor, its own text (without sections inside), code and formulas."""
+def sections(document: nodes.document) -> list[dict[str, Any]]:
+    """Every section: title, anchor, its own text (without sections inside), terms that it defines,
+    code and formulas."""
     found = []
     for section in filter(_is_section, document.findall(nodes.section)):
-        parts: dict[str, list[str]] = {"text": [], "code": []}
+        parts: dict[str, list[str]] = {"text": [], "terms": [], "code": []}
         _collect(section, parts)
         found.append(
             {
                 "title": " ".join(plain(section[0]).split()),
                 "anchor": f"#{section['ids'][0]}" if found else "",  # the first is the page
                 "text": " ".join(" ".join(parts["text"]).split()),
+                "terms": parts["terms"],
                 # each word once: code is found by its names, and would be most of the data
                 "code": " ".join(dict.fromkeys(WORD.findall(" ".join(parts["code"])))),
             }
@@ -133,11 +136,25 @@ def _collect(node: nodes.Element, parts: dict[str, list[str]]) -> None:
             parts["code"].append(plain_tex(child.astext()))
         elif isinstance(child, nodes.TextElement):
             parts["text"].append(plain(child))
+            parts["terms"] += defined(child)
         elif isinstance(child, nodes.Element):
             _collect(child, parts)
 
 
-def script(pages: dict[str, list[dict[str, str]]]) -> str:
+def defined(paragraph: nodes.TextElement) -> list[str]:
+    """The terms in bold, as the book sets them where it defines them.
+
+    What a paragraph begins with is its heading.
+    """
+    children = paragraph.children
+    return [
+        plain(child)
+        for i, child in enumerate(children)
+        if isinstance(child, nodes.strong) and any(plain(before) for before in children[:i])
+    ]
+
+
+def script(pages: dict[str, list[dict[str, Any]]]) -> str:
     """What the search page loads: every section of every page."""
     entries = [
         {"doc": doc, "page": page[0]["title"], "weight": weight(doc, section["title"]), **section}
@@ -148,7 +165,7 @@ def script(pages: dict[str, list[dict[str, str]]]) -> str:
     return f"{BEFORE}{data};{FOLD}{json.dumps(traditional(data), ensure_ascii=False)};"
 
 
-def read(text: str) -> list[dict[str, str]]:
+def read(text: str) -> list[dict[str, Any]]:
     """The sections in what `script` has written."""
     return json.loads(text.removeprefix(BEFORE).partition(";" + FOLD)[0])
 
@@ -201,12 +218,13 @@ def finish(app, exception) -> None:
     if exception or app.builder.format != "html":
         return
     path = Path(app.outdir, DATA)
-    pages: dict[str, list[dict[str, str]]] = {}
+    pages: dict[str, list[dict[str, Any]]] = {}
     if path.is_file():
+        kept = app.env.found_docs - app.builder.searched.keys()
         for entry in read(path.read_text("utf8")):
-            section = {key: entry[key] for key in ("title", "anchor", "text", "code")}
-            pages.setdefault(entry["doc"], []).append(section)
-    pages = {doc: page for doc, page in pages.items() if doc in app.env.found_docs}
+            if entry["doc"] in kept:
+                section = {key: entry[key] for key in ("title", "anchor", "text", "terms", "code")}
+                pages.setdefault(entry["doc"], []).append(section)
     pages |= app.builder.searched
     path.write_text(script(pages), "utf8")
 

@@ -52,8 +52,9 @@ def browser_type_launch_args(browser_type_launch_args: dict) -> dict:
 
 @pytest.fixture(scope="session")
 def browser_context_args(browser_context_args: dict) -> dict:
-    """A desk whose clipboard may be read."""
+    """A desk whose clipboard may be read, where nothing moves unless a test wants it to."""
     return browser_context_args | {
+        "reduced_motion": "reduce",
         "viewport": {"width": 1280, "height": 900},
         "permissions": ["clipboard-read", "clipboard-write"],
     }

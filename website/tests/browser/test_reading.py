@@ -235,23 +235,5 @@ def test_the_book_is_cited_where_the_button_leads(page):
     )  # in no other book
 
 
-# --- the interactive figure ---
-
-
-def test_one_press_restores_the_timeline(page):
-    page.goto("/book/training/dualpipe.html", wait_until="load")
-    form = page.locator(".pipeline-panel form").first
-    form.scroll_into_view_if_needed()
-    values = "form => [...form.elements].map(e => e.value)"
-    before = form.evaluate(values)
-    form.locator("label", has_text="B（完整反向）").locator("input").evaluate(
-        "e => { e.value = 0.5; e.dispatchEvent(new Event('input', {bubbles: true})); }"
-    )
-    assert form.evaluate(values) != before
-    form.get_by_role("button", name="恢复").click()
-    page.wait_for_timeout(100)
-    assert form.evaluate(values) == before
-
-
 def test_the_picture_of_the_readme_is_not_shipped(html):
     assert not (html / "_static" / "readme.png").exists()

@@ -145,3 +145,19 @@ def test_who_follows_a_citation_sees_the_reference(page):
     page.evaluate("""() => [...document.querySelectorAll("article a[href^='#']")]
       .find((a) => document.getElementById(a.hash.slice(1))?.matches(".citation")).click()""")
     assert fold.evaluate("fold => fold.open") is True
+
+
+MOVING = """() => document.querySelector("figure.verses").getAnimations({subtree: true}).length"""
+
+
+@pytest.mark.parametrize(("motion", "moves"), [("reduce", False), ("no-preference", True)])
+def test_poems_are_written_unless_motion_is_unwanted(page, motion, moves):
+    page.emulate_media(reduced_motion=motion)
+    page.goto("/book/index.html", wait_until="load")
+    verses = page.locator("figure.verses")
+    assert bool(page.evaluate(MOVING)) is moves
+    first = verses.locator(".pair:visible").inner_text()
+    verses.get_by_role("button", name="换一首").click()
+    assert bool(page.evaluate(MOVING)) is moves
+    expect(verses.locator(".pair:visible")).to_have_count(1)
+    assert verses.locator(".pair:visible").inner_text() != first

@@ -156,7 +156,7 @@ def test_four_processes_have_the_sizes_of_their_model_and_a_sentence(tables):
     assert processes[5:] == [["—"]] * 5
     said = whole.caption.get_text()
     assert "2 个种子" in said
-    assert "40 步，损失与一个进程至多相差 5×10⁻⁷" in said
+    assert "40 步，损失与一个进程相差 2×10⁻⁷ 到 5×10⁻⁷" in said
     assert "每秒读 4,000 个 token，一个进程 2,500 个，四个进程平均有 25% 的时间空闲" in said
     assert "四个进程" not in first.caption.get_text()
 

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from docutils import nodes
+from docutils.utils import new_document
 
 ROOT = Path(__file__).parents[3]
 EXT = ROOT / "website" / "extensions"
@@ -228,7 +230,7 @@ def test_what_is_found(searching, query, found):
         "d": "损失的系数2λ_t",
     }
     sections = [
-        {"doc": doc, "page": "", "title": "", "code": "", "weight": 1, "text": text}
+        {"doc": doc, "page": "", "title": "", "code": "", "weight": 1, "text": text, "terms": []}
         for doc, text in texts.items()
     ]
     hits = searching.call("find", sections, query)
@@ -246,11 +248,38 @@ def test_an_excerpt_shows_the_query(searching):
 
 def test_an_explanation_comes_before_its_exercise(searching):
     sections = [
-        {"doc": "p", "page": "", "title": title, "code": "", "text": "节点受限路由"}
+        {"doc": "p", "page": "", "title": title, "code": "", "text": "节点受限路由", "terms": []}
         | {"weight": zhsearch.weight("book/model/moe", title)}
         for title in ("练习", "常见错误", "小结", "V3 的路由")
     ]
     assert searching.call("find", sections, "节点受限路由")[0]["section"]["title"] == "V3 的路由"
+
+
+def test_a_definition_comes_before_what_uses_the_term_often(searching):
+    sections = [
+        {"doc": doc, "page": "", "title": title, "code": "", "text": text}
+        | {"weight": weight, "terms": terms}
+        for doc, title, weight, text, terms in (
+            ("uses", "直觉", 1, "微批次的前向，微批次的反向，" * 4, []),
+            ("near", "错误", 1, "微批次数是两个方向的，微批次数要是偶数", ["微批次数"]),
+            ("defines", "切成微批次", 0.7, "切成许多微批次，一个接一个送进去", ["微批次"]),
+        )
+    ]
+    docs = [hit["section"]["doc"] for hit in searching.call("find", sections, "微批次")]
+    assert docs[0] == "defines"
+    assert searching.call("find", sections, "反向")[0]["section"]["doc"] == "uses"
+
+
+def test_terms_are_what_is_bold_within_a_sentence():
+    def bold(before, term, after):
+        parts = nodes.Text(before), nodes.strong("", term), nodes.Text(after)
+        return nodes.paragraph("", "", *parts)
+
+    sentences = bold("切成许多", "微批次", "（micro-batch）。"), bold("", "开头", "，要等一阵。")
+    section = nodes.section("", nodes.title("", "题"), *sentences, ids=["a"])
+    document = new_document("")
+    document += section
+    assert [found["terms"] for found in zhsearch.sections(document)] == [["微批次"]]
 
 
 @pytest.mark.parametrize(
@@ -416,9 +445,6 @@ def test_figure_is_paired_once(tmp_path):
 
 
 def test_a_heading_is_called_by_its_label_or_its_title():
-    from docutils import nodes
-    from docutils.utils import new_document
-
     document = new_document("page")
 
     def section(parent, title, id_, *labels):

@@ -1,12 +1,11 @@
 """Opens an interactive figure on its page (see moving.py)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -20,7 +19,9 @@ def open_lab(page: Page):
 
 
 @pytest.fixture
-def touch_lab(new_context) -> Iterator[Any]:
+def touch_lab(browser: Browser, browser_context_args: dict) -> Iterator[Callable[..., LabPage]]:
     """The same on a phone that knows fingers."""
-    context = new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    context = browser.new_context(**browser_context_args | phone)
     yield lambda name, address="": LabPage(context.new_page(), name, address)
+    context.close()

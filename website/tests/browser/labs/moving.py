@@ -24,7 +24,23 @@ class LabPage:
         self.page, self.name = page, name
         page.goto(f"/{PLACES[name]}.html{address}", wait_until="load")
         self.lab = page.locator(f'.lab.live[data-lab="{name}"]')
-        self.lab.scroll_into_view_if_needed()
+        self.bring(self.lab)
+
+    def bring(self, place: Locator) -> None:
+        """Into view, and wait until the page holds still: what is far is laid out late."""
+        place.evaluate(
+            """async (node) => {
+              const frame = () => new Promise(requestAnimationFrame);
+              const top = () => node.getBoundingClientRect().top;
+              for (let still = 0, turn = 0, last = NaN; still < 3 && turn < 60; turn++) {
+                if (top() < 70 || node.getBoundingClientRect().bottom > innerHeight) // 70: the bar
+                  node.scrollIntoView({ block: "center", behavior: "instant" });
+                await frame();
+                still = top() === last ? still + 1 : 0;
+                last = top();
+              }
+            }"""
+        )
 
     def state(self) -> dict[str, Any]:
         return self.lab.evaluate("lab => lab.labState")
@@ -55,7 +71,7 @@ class LabPage:
     def _way(self, name: str, value: float) -> tuple[float, float, float, float]:
         """Where the handle is on the screen, and where it is at another value."""
         handle = self.handle(name)
-        handle.scroll_into_view_if_needed()
+        self.bring(handle)
         return tuple(
             handle.evaluate(
                 """(node, value) => {
@@ -63,10 +79,11 @@ class LabPage:
                   const svg = node.ownerSVGElement, drawing = svg.getBoundingClientRect();
                   const zoom = drawing.width / svg.viewBox.baseVal.width;
                   const at = (key) => Number(node.getAttribute(key));
-                  const [min, max, now] = ["aria-valuemin", "aria-valuemax", "aria-valuenow"].map(at);
+                  const [min, max, now] = ["min", "max", "now"].map((k) => at(`aria-value${k}`));
                   const share = (v) => node.dataset.log ? Math.log(v / min) / Math.log(max / min)
                     : (v - min) / (max - min);
-                  const by = (share(value) - share(now)) * (node.dataset.to - node.dataset.from) * zoom;
+                  const { from, to } = node.dataset;
+                  const by = (share(value) - share(now)) * (to - from) * zoom;
                   const x = box.x + box.width / 2, y = box.y + box.height / 2;
                   return node.dataset.axis === "y" ? [x, y, x, y + by] : [x, y, x + by, y];
                 }""",

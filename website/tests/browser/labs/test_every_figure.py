@@ -61,7 +61,7 @@ def test_every_handle_moves_by_finger_and_the_page_stays(touch_lab, name):
     for tab in tabs(lab):
         to_tab(lab, tab)
         for handle in handles(lab):
-            lab.handle(handle).scroll_into_view_if_needed()
+            lab.bring(lab.handle(handle))
             before, at = lab.state(), lab.page.evaluate("scrollY")
             lab.touch(handle, elsewhere(lab, handle))
             assert lab.state() != before, f"a finger does not move {handle}"
@@ -134,7 +134,7 @@ def test_the_address_brings_the_state_back(open_lab, name):
     presets = lab.lab.locator(".lab-presets button").all_inner_texts()
     lab.preset(presets[-1])
     state, said = lab.state(), lab.said()
-    lab.page.wait_for_timeout(300)
+    lab.page.wait_for_url("**#lab-*")
     address = "#" + lab.page.url.split("#")[1]
     assert address.startswith(f"#lab-{name}")
     other = open_lab(name, address)
@@ -231,7 +231,7 @@ def test_it_works_from_a_file(browser, html, name):
     page.goto(f"file://{html}/{PLACES[name]}.html", wait_until="load")
     lab = page.locator(f'.lab.live[data-lab="{name}"]')
     lab.locator(".lab-presets button").last.click()
-    page.wait_for_timeout(300)
+    page.wait_for_url("**#lab-*")
     assert not trouble
     assert page.url.split("#")[1].startswith(f"lab-{name}")
     page.close()

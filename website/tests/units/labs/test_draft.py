@@ -88,6 +88,8 @@ def test_a_handle_leaves_a_distribution(lab) -> None:
     for _ in range(STATES):
         p, index, value = some_distribution(rng), rng.randrange(5), round(rng.random(), 2)
         before = {**draft.state(), "p": p}
+        if abs(value - p[index]) < 1e-3:
+            continue  # less than a handle moves: left as it is
         after = {**before, "p": [*p[:index], value, *p[index + 1 :]]}
         found = draft.call(f"{draft.spec}.tidy", after, None, before)
         assert found["q"] == before["q"]
@@ -175,5 +177,5 @@ def test_presets_and_goals(lab) -> None:
     half = draft.state(redraw="p", p=[0.5, 0.5, 0, 0, 0], q=[0.2, 0.2, 0.6, 0, 0])
     assert draft.goal(1, half)  # what is accepted has the shape of p
     assert not draft.goal(2, draft.state(view="tape", a=0.5, depth=6, bonus=False))
-    assert "0.15" in draft.say(draft.state(redraw="p"))
+    assert "0.12" in draft.say(draft.state(redraw="p"))
     assert "<b>1</b> 个" in draft.say(draft.state(view="tape", bonus=False))
