@@ -1,5 +1,6 @@
 """Pipelines over NCCL; these tests need two GPUs. `experiments/pipelines_gpu.py` measures them."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -83,9 +84,12 @@ def test_a_killed_rank_is_named() -> None:
 def test_a_late_rank_is_named() -> None:
     """Rank 0 has handed out its work and waits for a gradient, in its program and on its GPU."""
     stages, (inputs, targets) = _stages(2), torch.randn(2, 6, *SHAPE)
-    stages[1].append(faults.Sleeps(HIDDEN, HIDDEN))
-    with Ranks(2, device="cuda") as ranks, pytest.raises(RankError, match="rank 1 did not finish"):
-        ranks.step(
-            one_f_one_b(2, 6), stages, inputs, targets, loss=faults.scaled_mse,
-            hidden_shape=SHAPE, timeout=10.0,
-        )  # fmt: skip
+    with Ranks(2, device="cuda") as ranks:
+        step = functools.partial(
+            ranks.step, one_f_one_b(2, 6), loss=faults.scaled_mse, hidden_shape=SHAPE
+        )
+        step(stages, inputs, targets)  # to load a kernel, a program waits for its GPU
+        stages[1].append(faults.Sleeps(HIDDEN, HIDDEN))
+        with pytest.raises(RankError, match="rank 1 did not finish within 10 s") as caught:
+            step(stages, inputs, targets, timeout=10.0)
+        assert caught.value.rank == 1

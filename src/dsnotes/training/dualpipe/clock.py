@@ -20,8 +20,10 @@ _Mark = Any  # a moment: a float, or on a GPU an event that is reached some time
 class Clock:
     """Times actions on `device`; with a `pace`, each lasts that many seconds or more.
 
+    >>> from dsnotes.training.dualpipe.schedule import one_f_one_b
     >>> clock = Clock(torch.device("cpu"))
-    >>> with clock.time("an action"):
+    >>> clock.start()
+    >>> with clock.time(one_f_one_b(1, 1).actions[0][0]):
     ...     time.sleep(0.01)
     >>> ((action, start, end),) = clock.events()
     >>> end - start >= 0.01
@@ -29,9 +31,17 @@ class Clock:
     """
 
     def __init__(self, device: torch.device, pace: Durations | None = None) -> None:
-        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
-        self._pace = pace
+        self._device, self._pace = device, pace
+        self._stream: torch.cuda.Stream | None = None
+        self._made: list[torch.cuda.Event] = []  # to make one takes longer than to use it again
+        self._spare: Iterator[torch.cuda.Event] = iter(())
+
+    def start(self) -> None:
+        """Forget all actions."""
+        if self._device.type == "cuda":
+            self._stream = torch.cuda.current_stream(self._device)
         self._marks: list[tuple[Action | Pair, _Mark, _Mark]] = []
+        self._spare = iter(self._made[:])
         self._finish_work()
         self._first, self._zero = self._mark(), time.monotonic()
 
@@ -59,7 +69,12 @@ class Clock:
     def _mark(self) -> _Mark:
         if self._stream is None:
             return time.monotonic()
-        return self._stream.record_event(torch.cuda.Event(enable_timing=True))
+        event = next(self._spare, None)
+        if event is None:
+            event = torch.cuda.Event(enable_timing=True)
+            self._made.append(event)
+        event.record(self._stream)
+        return event
 
     def _since_first(self, mark: _Mark) -> float:
         if self._stream is None:
