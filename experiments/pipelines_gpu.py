@@ -214,7 +214,7 @@ def killed(name: str) -> dict[str, Any]:
             at.append(time.perf_counter())
             os.kill(victim, signal.SIGKILL)
 
-        threading.Timer(8.0, kill).start()
+        threading.Timer(12.0, kill).start()
         try:
             ranks.call(measure, [(name, LARGE, torch.float32, 1000, 0)] * RANKS, timeout=60.0)
         except RankError as error:
@@ -233,7 +233,7 @@ def main() -> None:
     settings = {"ranks": RANKS, "steps": STEPS, "large": LARGE, "small": SMALL}
     ranks = None
     for part in options.parts:
-        for name in SCHEDULES if part != "killed" else ["DualPipe"]:
+        for name in SCHEDULES if part != "killed" else ["1F1B", "DualPipeV"]:
             begin = time.perf_counter()
             try:
                 if part == "killed":

@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import cycle
+from itertools import cycle, pairwise
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
-from dsnotes.training.dualpipe.rounds import Message, rounds, source_of
+from dsnotes.training.dualpipe.rounds import Message, Rounds, rounds, source_of
 
 EVERYONE = -2  # in the place of a rank: all of them
 _AHEAD = 4  # messages that a program may expect on a GPU before it waits for the oldest
@@ -60,6 +60,8 @@ class Channels:
         self._shape, self._dtype, self._device = tuple(shape), dtype, device
         self._timeout, self._on_wait = timedelta(seconds=timeout), on_wait
         self._rounds = rounds(schedule)[self._rank]
+        if device.type != "cuda":  # on gloo a receive that waits is in nobody's way
+            self._rounds = _receives_ahead(self._rounds, self._rank)
         self._copies: dict[tuple[int, ...], dist.ProcessGroup | None] = {}
         for ranks in sorted(groups):  # every rank takes part in making every group
             if len(ranks) == dist.get_world_size():
@@ -86,6 +88,8 @@ class Channels:
         if not self._connected:
             self._connect()
         self._to_come = iter(self._rounds)
+        if self._device.type != "cuda":
+            self.exchange()
         return earliest
 
     def exchange(self) -> None:
@@ -193,3 +197,14 @@ class Channels:
             message = f"rank {self._rank} waited in vain for {whom} and {what}: {error}"
             raise PeerLostError(message, peer) from error
         self._on_wait(None)
+
+
+def _receives_ahead(own: Rounds, rank: int) -> Rounds:
+    """The same with every receive a round earlier: a message travels while its receiver computes.
+
+    There is one round more, before all others.
+    """
+    return tuple(
+        tuple(m for m in this if m.sender == rank) + tuple(m for m in after if m.receiver == rank)
+        for this, after in pairwise(((), *own, ()))
+    )

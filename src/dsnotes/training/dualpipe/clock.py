@@ -22,7 +22,6 @@ class Clock:
 
     >>> from dsnotes.training.dualpipe.schedule import one_f_one_b
     >>> clock = Clock(torch.device("cpu"))
-    >>> clock.start()
     >>> with clock.time(one_f_one_b(1, 1).actions[0][0]):
     ...     time.sleep(0.01)
     >>> ((action, start, end),) = clock.events()
@@ -31,17 +30,9 @@ class Clock:
     """
 
     def __init__(self, device: torch.device, pace: Durations | None = None) -> None:
-        self._device, self._pace = device, pace
-        self._stream: torch.cuda.Stream | None = None
-        self._made: list[torch.cuda.Event] = []  # to make one takes longer than to use it again
-        self._spare: Iterator[torch.cuda.Event] = iter(())
-
-    def start(self) -> None:
-        """Forget all actions."""
-        if self._device.type == "cuda":
-            self._stream = torch.cuda.current_stream(self._device)
+        self._stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        self._pace = pace
         self._marks: list[tuple[Action | Pair, _Mark, _Mark]] = []
-        self._spare = iter(self._made[:])
         self._finish_work()
         self._first, self._zero = self._mark(), time.monotonic()
 
@@ -69,12 +60,7 @@ class Clock:
     def _mark(self) -> _Mark:
         if self._stream is None:
             return time.monotonic()
-        event = next(self._spare, None)
-        if event is None:
-            event = torch.cuda.Event(enable_timing=True)
-            self._made.append(event)
-        event.record(self._stream)
-        return event
+        return self._stream.record_event(torch.cuda.Event(enable_timing=True))
 
     def _since_first(self, mark: _Mark) -> float:
         if self._stream is None:

@@ -88,8 +88,8 @@ class Pipeline:
             )
         self.stages = {index: stage.to(device) for index, stage in stages.items()}
         self._schedule, self._actions = schedule, schedule.actions[rank]
-        self._loss, self._dtype, self._device = loss, dtype, torch.device(device)
-        self._hidden_shape, self._clock = torch.Size(hidden_shape), Clock(self._device, pace)
+        self._loss, self._hidden_shape, self._pace = loss, torch.Size(hidden_shape), pace
+        self._dtype, self._device = dtype, torch.device(device)
         self._channels = Channels(
             schedule, shape=hidden_shape, dtype=dtype, device=self._device, timeout=timeout,
             groups=groups(schedule, ties), on_wait=on_wait,
@@ -121,12 +121,12 @@ class Pipeline:
             targets = targets.to(self._device)
         losses: dict[int, Tensor] = {}
         origin = self._channels.start()
-        self._clock.start()
+        clock = Clock(self._device, self._pace)
         for action in self._actions:
             self._channels.exchange()
             received = [self._channels.receive(part) for part in action.parts]
             results = []
-            with self._clock.time(action):
+            with clock.time(action):
                 for part, x in zip(action.parts, received, strict=True):
                     if part.kind is Kind.FORWARD:
                         x = inputs[part.micro_batch] if x is None else x
@@ -139,7 +139,7 @@ class Pipeline:
         self._channels.finish()
         self._shared.sum_gradients(self._channels.sum)
         values = {micro_batch: loss.item() for micro_batch, loss in losses.items()}
-        return RankResult(values, gradients(self.stages), self._clock.events(origin))
+        return RankResult(values, gradients(self.stages), clock.events(origin))
 
     def close(self) -> None:
         """Give back the process groups; all ranks call it."""
