@@ -1,6 +1,7 @@
 """Pipelines over NCCL; these tests need two GPUs. `experiments/pipelines_gpu.py` measures them."""
 
 import functools
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from dsnotes.data import find
 from dsnotes.training.dualpipe.launch import Ranks
 from dsnotes.training.dualpipe.processes import RankError
 from dsnotes.training.dualpipe.runtime import one_process
@@ -22,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import faults
 
 HIDDEN, SHAPE = 64, (2, 16, 64)
-pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+RECORD = json.loads(find("runs/pipelines_gpu.json").read_text("utf-8"))["tables"]
+two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
 
 def _stages(n: int) -> list[nn.Module]:
@@ -39,6 +42,28 @@ def ranks():
         yield ranks
 
 
+@pytest.mark.parametrize("size", ["small", "float32"])
+def test_the_record_is_right(size: str) -> None:
+    """Of fifty steps in a row the worst, against one process."""
+    assert [row["schedule"] for row in RECORD[size]] == list(SCHEDULES)
+    for row in RECORD[size]:
+        assert row["steps"] == 50
+        assert max(row["gradients off"], row["loss off"]) < 1e-5
+
+
+def test_the_record_is_no_slower_than_torch() -> None:
+    ratios = [v["ratio"] for row in RECORD["float32"] for v in row.values() if type(v) is dict]
+    assert len(ratios) == 4
+    assert max(ratios) < 1.05
+
+
+def test_the_record_names_who_was_killed() -> None:
+    for row in RECORD["killed"]:
+        assert row["named"] == 1
+        assert row["seconds"] < 30
+
+
+@two_gpus
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_steps_in_a_row_equal_those_of_one_process(ranks, name: str) -> None:
     schedule = SCHEDULES[name](2, 6)
@@ -54,6 +79,7 @@ def test_steps_in_a_row_equal_those_of_one_process(ranks, name: str) -> None:
             assert (gradient - reference[key]).norm() < 1e-5 * reference[key].norm()
 
 
+@two_gpus
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_torchrun(name: str) -> None:
     done = subprocess.run(
@@ -67,6 +93,7 @@ def test_torchrun(name: str) -> None:
         assert float(line.split("gradient difference ")[1].split(";")[0]) < 1e-5
 
 
+@two_gpus
 def test_a_killed_rank_is_named() -> None:
     stages, (inputs, targets) = _stages(2), torch.randn(2, 6, *SHAPE)
     stages[0].append(faults.Sleeps(HIDDEN, HIDDEN))
@@ -81,6 +108,7 @@ def test_a_killed_rank_is_named() -> None:
         assert time.monotonic() - begin < 5.0 + 30.0
 
 
+@two_gpus
 def test_a_late_rank_is_named() -> None:
     """Rank 0 has handed out its work and waits for a gradient, in its program and on its GPU."""
     stages, (inputs, targets) = _stages(2), torch.randn(2, 6, *SHAPE)
