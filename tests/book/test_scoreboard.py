@@ -39,11 +39,11 @@ def test_sizes_are_those_of_the_code(script: ModuleType) -> None:
 
 def test_four_processes_train_as_one_does() -> None:
     runs = [run for run in RECORD["runs"] if run["variant"] == "processes"]
-    # one step differs by rounding alone (tests/training/dualpipe); over many, rounding may turn the
-    # choice between two experts that score almost the same, and from there the two part
-    differences = [run["largest_difference"] for run in runs]
-    assert min(differences) < 1e-5
-    assert max(differences) < 0.1
+    for run in runs:
+        # then a choice of experts that rounding has turned sends the two apart
+        alike = run["differences"][: run["steps_alike"]]
+        assert len(alike) >= 10
+        assert max(alike) < 1e-5
     assert all(0 < run["idle"] < 1 for run in runs)
 
 
@@ -84,10 +84,10 @@ def test_what_the_pages_say_of_speed() -> None:
     speed = "tokens_per_second"
     assert times("experts", "dense", speed) == pytest.approx(0.7, abs=0.07)
     assert times("mla", "bias", speed) == pytest.approx(0.8, abs=0.07)
-    assert times("mtp", "mla", speed) == pytest.approx(1.2, abs=0.07)
+    assert times("mtp", "mla", speed) == pytest.approx(1.15, abs=0.05)
     assert times("fp8", "mtp", speed) == pytest.approx(0.2, abs=0.05)
     passes = RECORD["tables"]["passes_per_second"]
-    assert 1.35 < passes["mla"] / passes["mtp"] < 1.5
+    assert passes["mla"] / passes["mtp"] == pytest.approx(1.6, abs=0.1)
     assert 1.7 < mean(of("mtp", "tokens_per_pass")) < 2
     assert overlap(of("fp8", "tokens_per_pass"), of("mtp", "tokens_per_pass"))
     assert max(of("rl", "tokens_per_pass")) < min(of("mtp", "tokens_per_pass"))
@@ -104,6 +104,15 @@ def test_what_the_pages_say_of_load_and_rules() -> None:
     assert 0.4 < mean(rules["rl"]) < 0.5
     before, after = of("rl", "before", "verse", "characters"), of("rl", "verse", "characters")
     assert all(b < 0.55 * a for a, b in zip(before, after, strict=True))
+
+
+def test_what_the_pages_say_of_four_processes() -> None:
+    runs = [run for run in RECORD["runs"] if run["variant"] == "processes"]
+    alike = min(run["steps_alike"] for run in runs)
+    assert 1e-6 < max(max(run["differences"][:alike]) for run in runs) < 1e-5
+    assert 1e-3 < max(max(run["differences"][alike:]) for run in runs) < 1e-2
+    four, one = "training_tokens_per_second", "one_process_tokens_per_second"
+    assert all(run["cores"] == 2 and run[four] <= run[one] for run in runs)
 
 
 def test_poems_before_and_after_are_of_prompts_that_were_drawn(script: ModuleType) -> None:

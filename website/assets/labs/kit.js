@@ -1,5 +1,5 @@
 // What the interactive figures share: numbers as text, drawing as text, a state that goes into the address, controls,
-// handles that mouse, finger and keys move. A figure is a plain object (see README.md in this folder); its
+// handles that mouse, finger and keys move. A figure is a plain object (see CONTRIBUTING.md); its
 // mathematics and its drawing need no browser, so that tests compare the one with dsnotes and Sphinx makes a still
 // of the other.
 const Kit = (() => {

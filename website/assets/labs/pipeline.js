@@ -170,6 +170,8 @@ const PipelineLab = (() => {
   // The boxes of one schedule: one path for each colour, and the numbers in them.
   // Classes of labs.css: step-1 step-2 step-3 step-4 step-5 step-6 step-7 step-8.
   function boxes(one, by_step, { x, row, right }, top) {
+    const key = [by_step, x(0), x(1), row, top].join(); // drawn once while only the moment moves
+    if (one.drawn?.key === key) return one.drawn.body;
     const paths = {}, high = row - 4;
     let numbers = "";
     const add = (kind, d) => { paths[kind] = (paths[kind] ?? "") + d; };
@@ -191,13 +193,15 @@ const PipelineLab = (() => {
           if (kind === "I") // stripes tell it from a forward where colours turn to grey
             for (let p = from + 1; p + 5 <= to; p += 5) add("stripes", `M${p.toFixed(1)} ${y + part_high - 1}l4 ${(2 - part_high).toFixed(1)}`);
           if (direction) add("strip", box(from, y + part_high - 2, to - from, 2));
-          if (part_high >= 12) number(from, to, y + part_high / 2 - (direction ? 1 : 0), String(microBatch), kind === "B");
+          if (part_high >= 12 && row > 20) number(from, to, y + part_high / 2 - (direction ? 1 : 0), String(microBatch), kind === "B");
         });
       }
       for (const [step, [from, to]] of Object.entries(runs)) number(from, to, upper + high / 2, step);
     });
-    return ["rest", "F", "B", "I", "W", "stripes", "strip", ...STEPS.map((_, k) => `step-${k + 1}`)].filter((kind) => paths[kind])
+    const body = ["rest", "F", "B", "I", "W", "stripes", "strip", ...STEPS.map((_, k) => `step-${k + 1}`)].filter((kind) => paths[kind])
       .map((kind) => Kit.path({ d: paths[kind], class: LOOK[kind] ?? kind })).join("") + numbers;
+    one.drawn = { key, body };
+    return body;
   }
 
   // Places words, each with a swatch before it, in lines.
@@ -251,7 +255,7 @@ const PipelineLab = (() => {
     const end = last(s, data), every = [1, 2, 5, 10, 20, 50, 100].find((step) => end / step <= (right - left) / 34) ?? 200;
     body += Kit.line({ x1: left, y1: axis, x2: right, y2: axis, class: "thin" });
     for (let t = 0; t <= end; t += every) body += small(x(t), axis + 17, String(t), "middle");
-    const cells = now.rows.map((_, r) => brief(span_at(now, r, s.at))), wide = Math.max(1, Math.floor(width / 160)), many = s.ranks > 8 ? 0 : s.ranks;
+    const cells = now.rows.map((_, r) => brief(span_at(now, r, s.at))), wide = Math.max(1, Math.floor(width / 148)), many = s.ranks > 8 ? 0 : s.ranks;
     body += Kit.handle({ name: "at", label: "时刻", x: x(s.at), y: axis, value: s.at, min: 0, max: end, step: 0.25, axis: "x", from: left, to: right,
       show: (at) => `${time(at)}，rank ${rank} ${cells[rank].replace("&amp;", "&")}`,
       body: Kit.path({ d: tops.map((top) => `M${x(s.at).toFixed(1)} ${top - 2}v${tall + 6}`).join(""), class: "s-ink now" }) + Kit.circle({ cx: x(s.at), cy: axis, r: 7, class: "knob" }) });
@@ -315,9 +319,9 @@ const PipelineLab = (() => {
     play: { label: "播放", every: 120, done: (s, data) => s.at >= last(s, data), again: (s) => ({ ...s, at: 0 }),
       step: (s, data) => ({ ...s, at: Math.min(last(s, data), s.at + Math.max(0.25, Math.round(last(s, data) / 15) / 4)) }) },
     presets: [
-      { label: "与 1F1B 比", state: {} },
-      { label: "与 ZB1P 比", state: { second: "ZB1P", row: 4, at: 5 } },
-      { label: "与 DualPipeV 比", state: { second: "DualPipeV", row: 4, at: 10.5 } },
+      { label: "比 1F1B", state: {} },
+      { label: "比 ZB1P", state: { second: "ZB1P", row: 4, at: 5 } },
+      { label: "比 DualPipeV", state: { second: "DualPipeV", row: 4, at: 10.5 } },
       { label: "论文图 5", state: { ...FIGURE_5, row: 3, at: 30 } },
       { label: "八个步骤", state: { ...FIGURE_5, colour: "step", row: 2, at: 10 } },
       { label: "反向时的等待", state: { second: "none", ranks: 6, micro: 12, forward: 2, input: 2, pair: 5, row: 2, at: 52 } },

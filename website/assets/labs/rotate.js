@@ -148,7 +148,7 @@ const RotateLab = (() => {
       y += size + 14;
     }
     const high = 34, zero = y + high * (two ? 1.4 : 1.1);
-    parts.push(label(zero - 10, "点积"), Kit.line({ x1: at(t - FAR) - pitch / 2, x2: at(t) + pitch / 2, y1: zero, y2: zero, class: "s-grey" }));
+    parts.push(label(zero - (two ? 32 : 10), "点积"), Kit.line({ x1: at(t - FAR) - pitch / 2, x2: at(t) + pitch / 2, y1: zero, y2: zero, class: "s-grey" }));
     for (const d of distances) {
       const value = score(view, VECTORS, turn, t, t - d), x = at(t - d), long = value * high;
       parts.push(Kit.rect({ x: x - pitch * .2, y: zero - Math.max(0, long), width: pitch * .4,
@@ -159,7 +159,7 @@ const RotateLab = (() => {
     }
     if (view !== "turn")
       parts.push(narrow ? Kit.text(width / 2, columnsEnd + 14, "条：点积　×：只用一个 W 算的", { class: "muted" })
-        : Kit.text(0, zero + 11, "× 只用 W", { anchor: "start", class: "t-red" }));
+        : Kit.text(0, zero + (two ? -11 : 11), "× 只用 W", { anchor: "start", class: "t-red" }));
     const height = columnsEnd + (narrow && view !== "turn" ? 24 : 6);
     return Kit.svg(width, height, `查询在位置 ${t}，键在位置 ${j}，点积 ${show(now)}`, parts.join(""));
   }

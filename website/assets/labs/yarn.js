@@ -48,7 +48,7 @@ const YarnLab = (() => {
       `${mark("t-green", "扇形")} 一步`, { anchor: "start", class: "muted" })];
     hands(V3, factor, wrong).forEach(({ plain, slowed, angle }, m) => {
       const x = pitch * (m % columns + .5), y = top + r + row * Math.floor(m / columns);
-      const seen = Math.min(TURN, V3.length * plain), now = position * angle, hand = r - 8;
+      const seen = Math.min(TURN, V3.length * plain), now = position * angle, hand = r - (narrow ? 6 : 8);
       const tip = [x + hand * Math.sin(now), y - hand * Math.cos(now)];
       const step = [x + hand * Math.sin(now + angle), y - hand * Math.cos(now + angle)];
       parts.push(

@@ -79,9 +79,11 @@ CAPTION = (
     "主模型每前向一步得到几个 token，每秒几个，以及合乎格律的诗占多少。"
 )
 PIPELINE = (
-    "四个进程训练的是 MLA 那一行的模型，{steps} 步，损失与一个进程相差 {difference}；"
-    "每秒读 {four} 个 token，一个进程 {one} 个，四个进程平均有 {idle:.0%} 的时间空闲。"
+    "四个进程训练的是 MLA 那一行的模型，{steps} 步，每秒读 {four} 个 token，一个进程 {one} 个，"
+    "四个进程平均有 {idle:.0%} 的时间空闲。{alike}损失与一个进程至多相差 {difference}。"
 )
+ALIKE = "前 {steps} 步每个 token 选的专家都与一个进程的相同，"
+PARTED = "此后至多相差 {difference}。"
 
 
 def mean(values: list[float]) -> float:
@@ -122,15 +124,6 @@ def power(value: float) -> str:
     return f"{whole}×10⁻{digits}"
 
 
-def between(values: list[float]) -> str:
-    """The smallest and the largest as powers of ten.
-
-    >>> between([4.8e-7, 0.058, 6e-5]), between([4.8e-7, 4.6e-7])
-    ('5×10⁻⁷ 到 6×10⁻²', '5×10⁻⁷')
-    """
-    return " 到 ".join(dict.fromkeys((power(min(values)), power(max(values)))))
-
-
 class Scoreboard(SphinxDirective):
     optional_arguments = 1
 
@@ -161,13 +154,20 @@ class Scoreboard(SphinxDirective):
     ) -> nodes.table:
         caption = CAPTION.format(seeds=len(record["seeds"]), steps=record["settings"]["steps"])
         if "processes" in shown:
+            steps = record["settings"]["pipeline_steps"]
+            alike = min(r["steps_alike"] for r in runs["processes"])
+            rounded = [x for r in runs["processes"] for x in r["differences"][:alike]]
+            parted = [x for r in runs["processes"] for x in r["differences"][alike:]]
             caption += PIPELINE.format(
-                steps=record["settings"]["pipeline_steps"],
-                difference=between([r["largest_difference"] for r in runs["processes"]]),
+                steps=steps,
+                alike=ALIKE.format(steps=alike) if parted else "",
+                difference=power(max(rounded)),
                 four=f"{mean([r['training_tokens_per_second'] for r in runs['processes']]):,.0f}",
                 one=f"{mean([r['one_process_tokens_per_second'] for r in runs['processes']]):,.0f}",
                 idle=mean([r["idle"] for r in runs["processes"]]),
             )
+            if parted:
+                caption += PARTED.format(difference=power(max(parted)))
         table = nodes.table(
             "",
             nodes.title("", caption),

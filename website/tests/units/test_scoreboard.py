@@ -56,7 +56,8 @@ def runs() -> list[dict]:
         {
             "variant": "processes",
             "seed": seed,
-            "largest_difference": [2e-7, 4.8e-7][seed],
+            "steps_alike": [40, 30][seed],
+            "differences": [[2e-7] * 40, [4.8e-7] * 30 + [0.012] * 10][seed],
             "idle": 0.25,
             "training_tokens_per_second": 4000,
             "one_process_tokens_per_second": 2500,
@@ -156,9 +157,20 @@ def test_four_processes_have_the_sizes_of_their_model_and_a_sentence(tables):
     assert processes[5:] == [["—"]] * 5
     said = whole.caption.get_text()
     assert "2 个种子" in said
-    assert "40 步，损失与一个进程相差 2×10⁻⁷ 到 5×10⁻⁷" in said
-    assert "每秒读 4,000 个 token，一个进程 2,500 个，四个进程平均有 25% 的时间空闲" in said
+    assert "40 步，每秒读 4,000 个 token，一个进程 2,500 个，四个进程平均有 25% 的时间空闲" in said
+    assert "前 30 步每个 token 选的专家都与一个进程的相同，损失与一个进程至多相差 5×10⁻⁷" in said
+    assert "此后至多相差 2×10⁻²。" in said
     assert "四个进程" not in first.caption.get_text()
+
+
+def test_four_processes_that_never_part_are_not_said_to(tmp_path):
+    rows = runs()
+    for run in rows[-2:]:
+        run |= {"steps_alike": 40, "differences": [4.8e-7] * 40}
+    assert build(tmp_path, "# 页\n\n```{scoreboard}\n```\n", rows) == ""
+    html = (tmp_path / "build/html/index.html").read_text("utf8")
+    said = BeautifulSoup(html, "html.parser").caption.get_text()
+    assert said.endswith("时间空闲。损失与一个进程至多相差 5×10⁻⁷。¶")
 
 
 @pytest.mark.parametrize(

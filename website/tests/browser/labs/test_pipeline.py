@@ -120,7 +120,7 @@ def test_three_questions_are_answered_by_playing(open_lab):
     lab.preset("论文图 5")
     lab.slide("pair", 2.5)
     assert "两端的对少" in lab.goals()[1]
-    lab.preset("与 ZB1P 比")
+    lab.preset("比 ZB1P")
     assert not lab.goals()[2]
     lab.slide("pair", 3.5)
     assert "抢资源" in lab.goals()[2]
