@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import cycle, pairwise
+from itertools import chain, cycle
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,7 @@ from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
 from dsnotes.training.dualpipe.rounds import Message, Rounds, rounds, source_of
 
 EVERYONE = -2  # in the place of a rank: all of them
-_AHEAD = 4  # messages that a program may expect on a GPU before it waits for the oldest
+_AHEAD = 4  # on a GPU, messages that are expected before the oldest is waited for; else rounds
 
 
 class PeerLostError(RuntimeError):
@@ -200,11 +200,11 @@ class Channels:
 
 
 def _receives_ahead(own: Rounds, rank: int) -> Rounds:
-    """The same with every receive a round earlier: a message travels while its receiver computes.
+    """The same with receives some rounds earlier: messages travel while their receiver computes.
 
     There is one round more, before all others.
     """
-    return tuple(
-        tuple(m for m in this if m.sender == rank) + tuple(m for m in after if m.receiver == rank)
-        for this, after in pairwise(((), *own, ()))
-    )
+    sends = [[m for m in messages if m.sender == rank] for messages in own]
+    receives = [[m for m in messages if m.receiver == rank] for messages in own]
+    pairs = zip(sends, receives[_AHEAD:] + [[]] * _AHEAD, strict=False)
+    return (tuple(chain(*receives[:_AHEAD])), *(tuple(send + receive) for send, receive in pairs))
