@@ -61,7 +61,7 @@ class LabPage:
     def button(self, label: str) -> None:
         self.lab.get_by_role("button", name=label, exact=True).click()
 
-    # --- handles and what can be pressed, in the drawing ---
+    # what can be dragged and pressed in the drawing
     def handle(self, name: str) -> Locator:
         return self.lab.locator(f'.handle[data-name="{name}"]')
 
@@ -122,7 +122,7 @@ class LabPage:
         for _ in range(times):
             self.page.keyboard.press(key)
 
-    # --- the controls below ---
+    # the controls below it
     def control(self, name: str) -> Locator:
         return self.lab.locator(f'.lab-live :is(input, select, textarea)[data-name="{name}"]')
 
