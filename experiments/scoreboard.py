@@ -21,6 +21,7 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -164,26 +165,28 @@ def tokens_per_pass(model: DeepSeek, lengths: Lengths) -> float:
     return round(found.tokens_per_step, 3)
 
 
-def passes_per_second(stage: growth.Stage, lengths: Lengths) -> float:
+def passes_per_second(lengths: Lengths) -> dict[str, float]:
     """Passes of the main model, drafts included, in a second of one thread; one poem at a time.
 
-    What a pass costs does not depend on the weights, so all stages are timed one after the other on
-    one machine, and in time of the processor, whatever else runs there.
+    What a pass costs does not depend on the weights. All stages write the first poem, then the
+    next, in time of the processor, and the median is theirs: whatever else runs there slows all.
     """
     torch.set_num_threads(1)
-    model, generator = growth.build(stage, seed=0), torch.Generator().manual_seed(0)
-    prompts, passes, seconds = poems.held_out().tokens[:, :2], 0, 0.0
-    for i in range(lengths.timed + 1):
-        given, began = prompts[i][None], time.process_time()
-        options = {"max_new_tokens": poems.room("五"), "generator": generator}
-        if model.config.num_nextn_predict_layers:
-            # the last pass may go beyond the end
-            taken = len(speculate(model, given, temperature=1.0, **options).accepted[0]) + 1
-        else:
-            taken = model.generate(given, temperature=1.0, **options).shape[1]
-        if i:  # the first one warms up
-            passes, seconds = passes + taken, seconds + time.process_time() - began
-    return passes / seconds
+    models = {stage: growth.build(stage, seed=0) for stage in growth.STAGES}
+    generators = {stage: torch.Generator().manual_seed(0) for stage in growth.STAGES}
+    rates: dict[str, list[float]] = {stage: [] for stage in growth.STAGES}
+    for prompt in poems.held_out().tokens[: lengths.timed + 1, :2]:
+        for stage, model in models.items():
+            options = {"max_new_tokens": poems.room("五"), "generator": generators[stage]}
+            began = time.process_time()
+            if model.config.num_nextn_predict_layers:
+                # the last pass may go beyond the end
+                done = speculate(model, prompt[None], temperature=1.0, **options)
+                passes = len(done.accepted[0]) + 1
+            else:
+                passes = model.generate(prompt[None], temperature=1.0, **options).shape[1]
+            rates[stage].append(passes / (time.process_time() - began))
+    return {stage: median(found[1:]) for stage, found in rates.items()}  # the first warms up
 
 
 def judged(model: DeepSeek) -> dict[str, Any]:
@@ -322,7 +325,7 @@ def main() -> None:
     runs = list(collect(one, jobs, workers=given.workers, keep=given.keep))
     runs += [found.pop("goes_on") for found in runs if "goes_on" in found]
     runs.sort(key=lambda found: (ROWS.index(found["variant"]), found["seed"]))
-    passes = {stage: passes_per_second(stage, lengths) for stage in growth.STAGES}
+    passes = passes_per_second(lengths)
     for found in runs:
         if found["variant"] != "processes":
             stage = "mtp" if found["variant"] == "rl" else found["variant"]
