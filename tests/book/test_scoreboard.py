@@ -84,7 +84,7 @@ def test_what_the_pages_say_of_speed() -> None:
     speed = "tokens_per_second"
     assert times("experts", "dense", speed) == pytest.approx(0.7, abs=0.07)
     assert times("mla", "bias", speed) == pytest.approx(0.8, abs=0.07)
-    assert times("mtp", "mla", speed) == pytest.approx(1.15, abs=0.05)
+    assert times("mtp", "mla", speed) == pytest.approx(1.1, abs=0.05)
     assert times("fp8", "mtp", speed) == pytest.approx(0.2, abs=0.05)
     passes = RECORD["tables"]["passes_per_second"]
     assert passes["mla"] / passes["mtp"] == pytest.approx(1.6, abs=0.1)
