@@ -113,8 +113,9 @@ const CacheLab = (() => {
             "fill-opacity": what === longer ? 1 : .4 }));
       });
     });
-    parts.push(word(0, end + 14, `${size(state)}；${Kit.int(state.fresh)} 个新 token`, "muted"));
-    return Kit.svg(width, end + 26, "一步至少要多久", parts.join(""));
+    const fresh = `${Kit.int(state.fresh)} 个新 token`, lines = narrow ? [size(state), fresh] : [`${size(state)}；${fresh}`];
+    lines.forEach((line, i) => parts.push(word(0, end + 14 + 19 * i, line, "muted")));
+    return Kit.svg(width, end + 7 + 19 * lines.length, "一步至少要多久", parts.join(""));
   }
 
   const draw = (state, data, width) =>
