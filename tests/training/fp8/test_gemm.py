@@ -55,10 +55,10 @@ def test_torch_accepts_the_layout_for_tensor_cores(
     m, n, k = shape
     a = on_meta(quantize(torch.randn(m, k), group=groups[0]))
     b = on_meta(quantize(torch.randn(n, k), group=groups[1]))
-    out = gemm._tensor_core_gemm(a, b, out_dtype=torch.bfloat16)
+    out = gemm.tensor_core_gemm(a, b, out_dtype=torch.bfloat16)
     assert out.shape == (m, n)
     turned = on_meta(quantize(torch.randn(k, m), group=(groups[0][1], groups[0][0]))).T
-    assert gemm._tensor_core_gemm(turned, b, out_dtype=torch.float32).shape == (m, n)
+    assert gemm.tensor_core_gemm(turned, b, out_dtype=torch.float32).shape == (m, n)
 
 
 def test_whole_blocks_pads_with_zeros() -> None:

@@ -14,7 +14,7 @@ Departures
       A tensor of E5M6 numbers has dtype float16; the last four mantissa bits are 0.
     - A group of zeros gets scale 1. The released kernel bounds amax from below by 1e-4 instead,
       which pushes groups of tiny gradients into the subnormals; here the scale can fall to 2^-126.
-    - A group that holds an infinity or a NaN becomes NaN as a whole and leaves the others alone.
+    - A group that holds an infinity or a NaN becomes NaN as a whole, the others do not.
 """
 
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from jaxtyping import Float, Float32, Int, Integer, Shaped
 from torch import Tensor
 
 from dsnotes.checks.arguments import checked
+from dsnotes.training.fp8.hardware import kernels_for
 
 
 class Format(NamedTuple):
@@ -62,9 +63,8 @@ BLOCK: Group = (128, 128)
 def cast(x: Float[Tensor, "*shape"], fmt: Format = E4M3) -> Shaped[Tensor, "*shape"]:
     """The nearest numbers of `fmt`, ties to even mantissa. Larger magnitudes become `fmt.max`.
 
-    The clamp is needed: without it torch turns 61,440 into infinity as E5M2, but 600 into 448 as
-    E4M3. NaN stays NaN; INT8 has no NaN, there it becomes 0. No gradient flows, since the gradient
-    of rounding is 0; `fp8.linear` says what training uses instead.
+    Without the clamp torch turns 61,440 into infinity as E5M2, but 600 into 448 as E4M3. NaN stays
+    NaN, or 0 in INT8. The gradient of rounding is 0; `fp8.linear` says what training uses instead.
 
         >>> cast(torch.tensor([0.3, 17.0, 600.0])).tolist()
         [0.3125, 16.0, 448.0]
@@ -138,10 +138,10 @@ def bit_pattern(x: float, fmt: Format = E4M3) -> str:
 
 
 class Quantized(NamedTuple):
-    """A matrix in a narrow format, with one scale per group.
+    """A matrix in a narrow format, with one scale per group: the codes times their scales.
 
-    The matrix is the codes times their scales. `scale_inv` multiplies although its name suggests a
-    division; the name is that of the released checkpoint (`weight_scale_inv`).
+    `scale_inv` multiplies although its name suggests a division; the name is that of the released
+    checkpoint (`weight_scale_inv`).
     """
 
     data: Shaped[Tensor, "rows cols"]
@@ -165,27 +165,28 @@ def quantize(
 ) -> Quantized:
     """Divide each group by amax / fmt.max and round (V3 section 3.3.2).
 
-    Sizes need not be multiples of the group: groups at the edges are smaller. With `power_of_two`
-    the scale is rounded up to 2^ceil(log2 s), which UE8M0 stores in one byte. The arithmetic is in
-    float32, or in float64 for a float64 matrix. No gradient flows. Raises ValueError when a side
-    of `group` is not a positive whole number, and when a scale does not fit float32.
+    Groups at the edges may be smaller. With `power_of_two` the scale is 2^ceil(log2 s), which UE8M0
+    stores in one byte. The arithmetic is in float32, or in float64 for a float64 matrix. No
+    gradient flows. Raises ValueError for groups of other sizes and scales that overflow float32.
 
         >>> q = quantize(torch.randn(576, 7168), group=BLOCK)
         >>> q.data.dtype, q.scale_inv.shape
         (torch.float8_e4m3fn, torch.Size([5, 56]))
     """
     _check_group(group)
-    rows, cols = x.shape
+    if (kernels := kernels_for(x)) and kernels.knows(group, fmt):
+        return Quantized(*kernels.quantize_as(x, group, fmt, power_of_two))  # the same, one pass
     groups = _in_groups(x.to(torch.promote_types(x.dtype, torch.float32)), group)
+    largest = groups.new_full((), fmt.max)  # by a plain number, CUDA multiplies with the inverse
     amax = groups.abs().amax(dim=(1, 3))  # (row groups, column groups)
-    scale = (amax / fmt.max).clamp(min=torch.finfo(torch.float32).tiny).float()
+    scale = (amax / largest).clamp(min=torch.finfo(torch.float32).tiny).float()
     if power_of_two:
         scale = _power_of_two_above(scale)
     scale = scale.masked_fill(amax == 0, 1.0).masked_fill(~amax.isfinite(), torch.nan)
     if x.dtype == torch.float64 and (~scale.isfinite() & amax.isfinite()).any():
         raise ValueError(f"x must have scales that fit float32, got a group with {amax.max():.6g}")
     data = cast(groups / scale[:, None, :, None], fmt)
-    return Quantized(_ungrouped(data, rows, cols), scale, group)
+    return Quantized(_ungrouped(data, *x.shape), scale, group)
 
 
 @checked
@@ -240,8 +241,7 @@ def _in_groups(x: Tensor, group: Group) -> Tensor:
 
 
 def _ungrouped(groups: Tensor, rows: int, cols: int) -> Tensor:
-    n, r, m, c = groups.shape
-    return groups.reshape(n * r, m * c)[:rows, :cols].contiguous()
+    return groups.flatten(2, 3).flatten(0, 1)[:rows, :cols].contiguous()
 
 
 def _power_of_two_above(scale: Tensor) -> Tensor:

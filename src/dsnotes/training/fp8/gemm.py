@@ -30,6 +30,7 @@ from torch import Tensor
 from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least
 from dsnotes.training.fp8.formats import BLOCK, E4M3, TILE, Quantized, cast, check_scales
+from dsnotes.training.fp8.hardware import multiplies_blocks
 
 PROMOTION = 128  # N_C, terms per partial sum and per scale
 _OF_ZERO = -100  # an exponent below that of any product: a product of 0 aligns nothing
@@ -61,8 +62,8 @@ def gemm(
             f"a and b must have the same number of columns, got {a.data.shape[1]} and "
             f"{b.data.shape[1]}"
         )
-    if _on_tensor_cores(a, b):
-        return _tensor_core_gemm(a, b, out_dtype=out_dtype)
+    if on_tensor_cores(a, b):
+        return tensor_core_gemm(a, b, out_dtype=out_dtype)
     a_scale, b_scale = _scale_of_each_row(a), _scale_of_each_row(b)
     out = a_scale.new_zeros(len(a.data), len(b.data))
     for k in range(a_scale.shape[1]):
@@ -215,20 +216,18 @@ def _scale_of_each_row(q: Quantized) -> Tensor:
     return scale if c else scale.expand(-1, -(-cols // PROMOTION))
 
 
-def _on_tensor_cores(a: Quantized, b: Quantized) -> bool:
-    """What cuBLAS offers: Hopper, CUDA 12.9, both E4M3, at least one side in 1x128 tiles."""
-    return (
-        a.data.is_cuda
-        and a.data.numel() * b.data.numel() > 0
-        and {a.data.dtype, b.data.dtype} == {torch.float8_e4m3fn}
-        and (a.group, b.group) in ((TILE, TILE), (TILE, BLOCK), (BLOCK, TILE))
-        and torch.cuda.get_device_capability(a.data.device)[0] == 9
-        and tuple(map(int, (torch.version.cuda or "0.0").split(".")[:2])) >= (12, 9)
-    )
+def on_tensor_cores(a: Quantized, b: Quantized) -> bool:
+    """Whether cuBLAS has the product: Hopper, CUDA 12.9, both E4M3."""
+    e4m3 = a.data.dtype == b.data.dtype == E4M3.dtype
+    return e4m3 and a.data.numel() * b.data.numel() > 0 and multiplies_blocks(a.data.device)
 
 
-def _tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> Tensor:
-    """The same product by cuBLAS, which needs whole blocks and scales in column-major order."""
+def tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> Tensor:
+    """`gemm` by cuBLAS, without the checks, on scales of 1x128 tiles and 128x128 blocks."""
+    if a.group not in (TILE, BLOCK) or a.group == b.group == BLOCK:
+        a = Quantized(a.data, _scale_of_each_row(a), TILE)
+    if b.group not in (TILE, BLOCK):
+        b = Quantized(b.data, _scale_of_each_row(b), TILE)
     recipes = {TILE: F.ScalingType.BlockWise1x128, BLOCK: F.ScalingType.BlockWise128x128}
     (a_data, a_scale), (b_data, b_scale) = _whole_blocks(a), _whole_blocks(b)
     out = F.scaled_mm(
@@ -239,11 +238,13 @@ def _tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> 
 
 
 def _whole_blocks(q: Quantized) -> tuple[Tensor, Tensor]:
+    """Codes and scales padded to whole blocks, the scales column-major, as cuBLAS needs them."""
     rows, cols = (-size % PROMOTION for size in q.data.shape)
-    data = q.data.contiguous()
-    if rows or cols:  # padding copies even where nothing is missing
+    data, scale = q.data.contiguous(), q.scale_inv
+    if rows or cols:
         data = F.pad(data.view(torch.uint8), (0, cols, 0, rows)).view(q.data.dtype)
     if q.group == TILE:
-        return data, F.pad(q.scale_inv, (0, 0, 0, rows)).T.contiguous().T
+        return data, (F.pad(scale, (0, 0, 0, rows)) if rows else scale).T.contiguous().T
     # One column of scales per block of rows, its length a multiple of 4
-    return data, F.pad(q.scale_inv, (0, -q.scale_inv.shape[1] % 4)).contiguous().T
+    scale = F.pad(scale, (0, -scale.shape[1] % 4)) if scale.shape[1] % 4 else scale
+    return data, scale.contiguous().T

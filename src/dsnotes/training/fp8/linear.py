@@ -11,9 +11,9 @@ Sources
     appendix B.2                128x128 blocks for activation gradients: `Recipe(dgrad_group=BLOCK)`
 
 Departures
-    - A weight is quantised at every call, not once per optimizer step. The numbers are the same.
-    - The SwiGLU output is cached like any other input, in FP8; V3 caches the inputs of SwiGLU and
-      recomputes its output.
+    - A weight is quantised at every call, not once per optimizer step. On a Hopper GPU the layer is
+      computed by `fused`, which can keep the codes for a step. The numbers are the same.
+    - The output of SwiGLU is cached in FP8; V3 caches its inputs and computes it again.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from dsnotes.checks.arguments import check_fields, checked
 from dsnotes.checks.numeric import at_least, channels
+from dsnotes.training.fp8 import fused
 from dsnotes.training.fp8.formats import (
     BLOCK,
     E4M3,
@@ -91,14 +92,12 @@ class _Fp8Linear(torch.autograd.Function):
             raise RuntimeError("Fp8Linear has no gradient of a gradient: its steps are rounded")
         recipe, pow2, dy = ctx.recipe, ctx.recipe.power_of_two, grads[0]
         x_data, x_scale, w_data, w_scale = ctx.saved_tensors
-        dx = dw = None  # (tokens, K) and (N, K)
+        dx, dw, fmt = None, None, recipe.gradient_format  # (tokens, K) and (N, K)
         if ctx.needs_input_grad[0]:  # Dgrad: dX = dY W sums over the N channels of dY
-            fmt = recipe.gradient_format
             dy_q = quantize(dy, group=recipe.dgrad_group, fmt=fmt, power_of_two=pow2)
             w_t = Quantized(w_data, w_scale, BLOCK).T
             dx = gemm(dy_q, w_t, out_dtype=recipe.output_dtype or dy.dtype).to(dy.dtype)
         if ctx.needs_input_grad[1]:  # Wgrad: dW = dY^T X sums over the T tokens
-            fmt = recipe.gradient_format
             dy_q = quantize(dy, group=TOKEN_TILE, fmt=fmt, power_of_two=pow2)
             x = dequantize(Quantized(x_data, x_scale, TILE))  # its tiles run along the wrong axis
             dw = gemm(dy_q.T, quantize(x, group=TOKEN_TILE, power_of_two=pow2).T)
@@ -122,6 +121,7 @@ class Fp8Linear(nn.Linear):
         at_least(1, in_features=in_features, out_features=out_features)
         super().__init__(in_features, out_features, bias=False, device=device, dtype=torch.float32)
         self.recipe = recipe
+        self.kept: fused.WeightCodes | None = None  # codes, while `fused.quantized_once` is open
 
     @checked
     def forward(self, input: Float[Tensor, "*batch in"]) -> Float[Tensor, "*batch out"]:
@@ -133,7 +133,8 @@ class Fp8Linear(nn.Linear):
                 f"input must be (..., {self.in_features}), got shape {tuple(input.shape)}"
             )
         x = input.reshape(-1, self.in_features)  # (tokens, in)
-        y: Tensor = _Fp8Linear.apply(x, self.weight, self.recipe)
+        y = fused.linear(x, self.weight, self.recipe, self.kept)
+        y = _Fp8Linear.apply(x, self.weight, self.recipe) if y is None else y
         return y.view(*input.shape[:-1], self.out_features)
 
 
@@ -216,10 +217,10 @@ def _exchange(model: nn.Module, new: Callable[[str, int, int], nn.Linear]) -> li
 def bytes_per_parameter(precision: str) -> dict[str, float]:
     """Bytes of training memory that one trained parameter needs, item by item.
 
-    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights and FP32 for everything else, as a
-    comparison (gradients in BF16 would save 2 bytes). "fp32": everything in FP32, and no second
-    copy of the weight. All without sharding: ZeRO-1 divides master weight and moments by the number
-    of data-parallel ranks. Raises ValueError for any other precision.
+    "v3": V3 section 3.3.1 and 3.3.3. "bf16": BF16 weights, FP32 for all else (gradients in BF16
+    would save 2 bytes). "fp32": all in FP32, without a second copy of the weight. Nothing is
+    sharded: ZeRO-1 divides master weight and moments by the number of data-parallel ranks.
+    Raises ValueError for any other precision.
 
         >>> sum(bytes_per_parameter("v3").values())
         13.000244140625
