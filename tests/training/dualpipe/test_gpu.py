@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from dsnotes.data import find
+from dsnotes.training.dualpipe.engine import torch_dualpipev
 from dsnotes.training.dualpipe.launch import Ranks
 from dsnotes.training.dualpipe.processes import RankError
 from dsnotes.training.dualpipe.runtime import one_process
@@ -77,6 +78,21 @@ def test_steps_in_a_row_equal_those_of_one_process(ranks, name: str) -> None:
         assert run.gradients.keys() == reference.keys()
         for key, gradient in run.gradients.items():
             assert (gradient - reference[key]).norm() < 1e-5 * reference[key].norm()
+
+
+@two_gpus
+def test_torch_runs_on_the_same_ranks() -> None:
+    """Ranks of their own: what torch sends first must not need connections that are there."""
+    stages, (inputs, targets) = _stages(4), torch.randn(2, 6, *SHAPE)
+    loss, reference = one_process(stages, inputs, targets, loss=faults.scaled_mse)
+    with Ranks(2, device="cuda") as ranks:
+        value, gradients, _ = torch_dualpipev(
+            ranks, stages, inputs, targets, loss=faults.scaled_mse
+        )
+    assert value == pytest.approx(loss, rel=1e-5)
+    assert gradients.keys() == reference.keys()
+    for key, gradient in gradients.items():
+        assert (gradient - reference[key]).norm() < 1e-5 * reference[key].norm()
 
 
 @two_gpus

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from jaxtyping import Shaped
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def torch_dualpipev(
     if apart := [names for names in ties if len(ranks_of[names[0]]) > 1]:
         raise ValueError(f"stages of different ranks share a parameter: {', '.join(apart[0])}")
     jobs = [
-        ({s: stages[s] for s in schedule.stages_of(rank)}, len(stages), inputs, targets, loss)
+        ({s: stages[s] for s in schedule.stages_of(rank)}, inputs, targets, loss, ranks.device)
         for rank in range(schedule.num_ranks)
     ]
     results = ranks.call(_step, jobs, timeout=timeout)
@@ -65,17 +66,20 @@ def torch_dualpipev(
 def _step(
     on_wait: Callable[[int | None], None],
     stages: dict[int, nn.Module],
-    num_stages: int,
     inputs: Tensor,
     targets: Tensor,
     loss: Loss,
+    device: str,
 ) -> tuple[list[float], dict[str, Tensor], float]:
     from torch.distributed.pipelining import PipelineStage, ScheduleDualPipeV
 
+    inputs, targets = inputs.to(device), targets.to(device)
     for stage in stages.values():
+        stage.to(device)
         # The engine detaches stage outputs in place, which a view (a linear layer with a bias, on
         # a batch of sequences) does not allow.
         stage.register_forward_hook(lambda stage, inputs, output: output.clone())
+    num_stages = 2 * dist.get_world_size()
     local: list[Any] = [
         PipelineStage(stages[s], s, num_stages, inputs.device) for s in sorted(stages)
     ]
@@ -88,5 +92,8 @@ def _step(
         schedule.step(inputs.flatten(0, 1), **arguments)
     else:
         schedule.step()
+    if device == "cuda":
+        torch.cuda.synchronize()
     seconds = time.monotonic() - start
-    return [value.item() for value in losses], gradients(stages), seconds
+    here = {name: gradient.cpu() for name, gradient in gradients(stages).items()}
+    return [value.item() for value in losses], here, seconds
