@@ -2,11 +2,14 @@
 
 The peer of the real steps is the same step in one process with one thread, on the same machine; of
 DualPipeV also torch's ScheduleDualPipeV. On a machine with fewer cores than ranks a pipeline cannot
-be faster than cores allow.
+be faster than cores allow. Where there are two GPUs, also large steps on them through NCCL, beside
+torch's schedules (`experiments/pipelines_gpu.py`).
 """
 
+import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,4 +64,24 @@ def rows() -> list[dict[str, Any]]:
             found.append(row(what, ours, alone, note="peer: one process, one thread"))
             if theirs:
                 found.append(row(what, ours, theirs, note="peer: ScheduleDualPipeV"))
+    return found + (on_gpus() if torch.cuda.device_count() > 1 else [])
+
+
+def on_gpus() -> list[dict[str, Any]]:
+    """A row for every schedule and peer, in float32 and bfloat16."""
+    sys.path.append(str(Path(__file__).parents[1] / "experiments"))
+    import pipelines_gpu as steps
+
+    found = []
+    with Ranks(steps.RANKS, device="cuda") as ranks:
+        for dtype in (torch.float32, torch.bfloat16):
+            for name in SCHEDULES:
+                job = (name, steps.LARGE, dtype, _measure.ROUNDS, _measure.ROUNDS)
+                each = ranks.call(steps.measure, [job] * steps.RANKS, timeout=100.0)
+                what, ours = f"{name}, 2 GPUs, {dtype}, one step", steps.milliseconds(each)
+                for peer in steps.PEERS[name]:
+                    theirs = steps.milliseconds([one[peer] for one in each])
+                    found.append(row(what, ours, theirs, note=f"peer: {peer}"))
+                if not steps.PEERS[name]:
+                    found.append(row(what, ours))
     return found
