@@ -5,9 +5,10 @@ steps of `Ranks`, stages and gradients travelling) and large ones (16 micro-batc
 4,096 wide). Speed: the same large stages on torch's schedules, step by step in turn; in float32
 and bfloat16. Faults: how long it takes until a killed rank is named.
 
-Writes book/data/runs/pipelines_gpu.json, in a few minutes; without two GPUs it says so and stops.
+Writes book/data/runs/pipelines_gpu.json, in two minutes; without two GPUs it says so and stops.
 """
 
+import functools
 import os
 import signal
 import statistics
@@ -28,7 +29,7 @@ from dsnotes.training.dualpipe.processes import RankError
 from dsnotes.training.dualpipe.runtime import Pipeline, one_process
 from dsnotes.training.dualpipe.schedule import SCHEDULES
 
-RANKS, STEPS, PEER_STEPS, BLOCKS = 2, 50, 20, 4
+RANKS, STEPS, PEER_STEPS, BLOCKS = 2, 50, 12, 4
 LARGE = {"hidden": 4096, "micro_batches": 16, "tokens": 2048}
 SMALL = {"hidden": 64, "micro_batches": 6, "tokens": 16}
 PEERS = {  # torch's schedules on the same stages
@@ -107,10 +108,11 @@ def measure(
     expected = {k: g.clone() for k, g in expected.items()}
     held = {s: stages[s] for s in schedule.stages_of(dist.get_rank())}
     begin = time.perf_counter()
-    pipeline = Pipeline(
-        schedule, held, loss=scaled_mse, hidden_shape=x.shape[1:], dtype=dtype, device=device,
-        on_wait=on_wait,
+    build = functools.partial(
+        Pipeline, schedule, held, loss=scaled_mse, hidden_shape=x.shape[1:], dtype=dtype,
+        device=device, on_wait=on_wait,
     )  # fmt: skip
+    pipeline = build()
     found: dict[str, Any] = {"set up": time.perf_counter() - begin, "seconds": [], "off": []}
     last: list[Any] = []
 
@@ -146,10 +148,18 @@ def measure(
                         for k, p in m.named_parameters()}  # fmt: skip
                 found[peer]["off"] = far(here, expected)
     found["losses"], found["loss"] = result.losses, loss
-    spans = [(e.end - e.start) for e in result.events]
-    found["busy"], found["span"] = sum(spans), result.events[-1].end - result.events[0].start
     pipeline.close()
+    traced = build(trace=True)
+    events = traced.step(x, t).events
+    found["busy"] = sum(e.end - e.start for e in events)
+    found["span"] = events[-1].end - events[0].start
+    traced.close()
     return found
+
+
+def milliseconds(of: list[dict[str, Any]]) -> list[float]:
+    """Of every step, on the slower rank."""
+    return [1e3 * max(step) for step in zip(*(one["seconds"] for one in of), strict=True)]
 
 
 def large(ranks: Ranks, name: str, dtype: torch.dtype) -> dict[str, Any]:
@@ -159,7 +169,7 @@ def large(ranks: Ranks, name: str, dtype: torch.dtype) -> dict[str, Any]:
     losses = {m: v for one in each for m, v in one["losses"].items()}
 
     def median(of: list[dict[str, Any]]) -> float:
-        return 1e3 * statistics.median(map(max, zip(*(one["seconds"] for one in of), strict=True)))
+        return statistics.median(milliseconds(of))
 
     loss = each[0]["loss"]
     row = {
@@ -214,7 +224,7 @@ def killed(name: str) -> dict[str, Any]:
             at.append(time.perf_counter())
             os.kill(victim, signal.SIGKILL)
 
-        threading.Timer(12.0, kill).start()
+        threading.Timer(6.0, kill).start()
         try:
             ranks.call(measure, [(name, LARGE, torch.float32, 1000, 0)] * RANKS, timeout=60.0)
         except RankError as error:

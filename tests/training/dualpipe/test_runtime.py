@@ -12,14 +12,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dsnotes.training.dualpipe import runtime
 from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
+from dsnotes.training.dualpipe.clock import Clock
 from dsnotes.training.dualpipe.launch import Ranks, Run
 from dsnotes.training.dualpipe.processes import RankError
-from dsnotes.training.dualpipe.runtime import one_process
-from dsnotes.training.dualpipe.schedule import SCHEDULES, dualpipe, one_f_one_b
+from dsnotes.training.dualpipe.runtime import Pipeline, one_process
+from dsnotes.training.dualpipe.schedule import SCHEDULES, dualpipe, dualpipev, one_f_one_b
 from dsnotes.training.dualpipe.split import WeightQueue
 from dsnotes.training.dualpipe.timeline import Durations, simulate
 
@@ -112,6 +115,27 @@ def test_the_trace_of_a_paced_run_is_as_predicted(ranks) -> None:
                     forward = part.kind is Kind.FORWARD
                     source = forward, part.stage + (-1 if forward else 1), part.micro_batch
                     assert start >= done.get(source, 0.0)
+
+
+def test_actions_are_timed_only_when_asked(monkeypatch) -> None:
+    """On a GPU the marks of a trace take time."""
+    clocks = []
+    monkeypatch.setattr(runtime, "Clock", lambda *args: clocks.append(args) or Clock(*args))
+    schedule, batch = dualpipev(1, 4), torch.ones(4, *SHAPE)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        build = functools.partial(
+            Pipeline, schedule, {0: nn.Identity(), 1: nn.Identity()}, loss=F.mse_loss,
+            hidden_shape=SHAPE,
+        )  # fmt: skip
+        assert build().step(batch, batch).events == ()
+        assert not clocks
+        events = build(trace=True).step(batch, batch).events
+        assert [event.action for event in events] == list(schedule.actions[0])
+        assert build(pace=Durations(0, 0, 0)).step(batch, batch).events == ()
+        assert len(clocks) == 2
+    finally:
+        dist.destroy_process_group()
 
 
 def test_bad_jobs_are_refused_and_the_ranks_live_on(ranks, monkeypatch) -> None:

@@ -53,7 +53,9 @@ def main() -> None:
     value, reference = one_process(stages, inputs, targets, loss=F.mse_loss)
 
     held = {stage: stages[stage] for stage in schedule.stages_of(rank)}
-    pipeline = Pipeline(schedule, held, loss=F.mse_loss, hidden_shape=(2, 16, 64), device=device)
+    pipeline = Pipeline(
+        schedule, held, loss=F.mse_loss, hidden_shape=(2, 16, 64), device=device, trace=True
+    )
     result = pipeline.step(inputs, targets)
     pipeline.close()
     difference = max(

@@ -23,6 +23,7 @@ from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
 from dsnotes.training.dualpipe.rounds import Message, Rounds, rounds, source_of
 
 EVERYONE = -2  # in the place of a rank: all of them
+_LONGEST = 1e6  # seconds
 _AHEAD = 4  # on a GPU, messages that are expected before the oldest is waited for; else rounds
 
 
@@ -197,6 +198,12 @@ class Channels:
             message = f"rank {self._rank} waited in vain for {whom} and {what}: {error}"
             raise PeerLostError(message, peer) from error
         self._on_wait(None)
+
+
+def check_seconds(name: str, value: float) -> None:
+    """Raise ValueError unless `value` is a time to wait, in seconds."""
+    if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
+        raise ValueError(f"{name} must be seconds above 0, at most {_LONGEST:g}, got {value!r}")
 
 
 def _receives_ahead(own: Rounds, rank: int) -> Rounds:

@@ -32,6 +32,9 @@ class Run:
 class Ranks(Processes):
     """`num_ranks` processes that run steps of a pipeline; arguments and errors as for `Processes`.
 
+    On "cuda" the first use of a kernel waits for the work before it. So when a rank is late in a
+    first step, the error may also name ranks that wait for it.
+
     >>> from dsnotes.training.dualpipe.schedule import dualpipev
     >>> stages = [nn.Linear(8, 8) for _ in range(2)]
     >>> inputs, targets = torch.ones(4, 3, 8), torch.zeros(4, 3, 8)  # 4 micro-batches of 3
@@ -68,7 +71,7 @@ class Ranks(Processes):
         if isinstance(loss, nn.Module) and any(p.requires_grad for p in loss.parameters()):
             raise ValueError("loss must have no trained weights: they belong into the last stage")
         ties = tied(stages)
-        options = {"loss": loss, "hidden_shape": tuple(hidden_shape), "pace": pace,
+        options = {"loss": loss, "hidden_shape": tuple(hidden_shape), "pace": pace, "trace": True,
                    "device": self.device, "ties": ties, "timeout": 2 * timeout}  # fmt: skip
         jobs = []
         for rank in range(schedule.num_ranks):

@@ -25,8 +25,7 @@ from typing import Any, TypeVar
 import torch
 
 from dsnotes.training.dualpipe import worker
-from dsnotes.training.dualpipe.channels import EVERYONE
-from dsnotes.training.dualpipe.runtime import check_seconds
+from dsnotes.training.dualpipe.channels import EVERYONE, check_seconds
 
 _GRACE = 1.0  # seconds in which the cause of a failure may overtake its consequences
 _NO_GUARD = 86  # the exit code of a process that would start ranks while it is being started

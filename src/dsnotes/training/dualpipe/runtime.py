@@ -16,6 +16,7 @@ Departures
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -24,14 +25,13 @@ from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from dsnotes.training.dualpipe.actions import Action, Kind, Schedule
-from dsnotes.training.dualpipe.channels import Channels
+from dsnotes.training.dualpipe.channels import Channels, check_seconds
 from dsnotes.training.dualpipe.clock import Clock
 from dsnotes.training.dualpipe.sharing import SharedParameters, Ties, groups, named_parameters
 from dsnotes.training.dualpipe.split import WeightQueue
 from dsnotes.training.dualpipe.timeline import Durations, Event
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-_LONGEST = 1e6  # seconds
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RankResult:
 
     losses: dict[int, float]  # by micro-batch, on ranks that hold the last stage
     gradients: dict[str, Tensor]  # by "stage.parameter", its first name on this rank
-    events: tuple[Event, ...]  # in seconds since the first rank was ready, on one machine's clock
+    events: tuple[Event, ...]  # of a trace: seconds since the first rank was ready, on one clock
 
 
 class Pipeline:
@@ -49,7 +49,8 @@ class Pipeline:
     `stages` holds the modules of `schedule.stages_of(rank)`, each mapping one tensor to one tensor;
     between stages all have `hidden_shape` and `dtype`. `loss(output, target)` gives a scalar.
     `ties` names the parameters that stages share, as `sharing.tied(all_stages)` finds them.
-    `pace` makes every action last at least that many seconds; then a real run shows its schedule
+    With `trace` the result has events; on a GPU their marks take some of the time of short actions.
+    `pace` makes every action last at least that many seconds; then a trace shows the schedule
     even when ranks share a processor. `timeout` is for one message, in seconds. `on_wait` is called
     with the rank that is waited for, and with None afterwards.
     Raises ValueError when stages or number of ranks do not fit the schedule, or for a bad timeout.
@@ -73,6 +74,7 @@ class Pipeline:
         dtype: torch.dtype = torch.float32,
         device: str = "cpu",
         ties: Ties = (),
+        trace: bool = False,
         pace: Durations | None = None,
         timeout: float = 60.0,
         on_wait: Callable[[int | None], None] = lambda peer: None,
@@ -88,7 +90,8 @@ class Pipeline:
             )
         self.stages = {index: stage.to(device) for index, stage in stages.items()}
         self._schedule, self._actions = schedule, schedule.actions[rank]
-        self._loss, self._hidden_shape, self._pace = loss, torch.Size(hidden_shape), pace
+        self._loss, self._hidden_shape = loss, torch.Size(hidden_shape)
+        self._trace, self._pace = trace, pace
         self._dtype, self._device = dtype, torch.device(device)
         self._channels = Channels(
             schedule, shape=hidden_shape, dtype=dtype, device=self._device, timeout=timeout,
@@ -121,12 +124,12 @@ class Pipeline:
             targets = targets.to(self._device)
         losses: dict[int, Tensor] = {}
         origin = self._channels.start()
-        clock = Clock(self._device, self._pace)
+        clock = Clock(self._device, self._pace) if self._trace or self._pace else None
         for action in self._actions:
             self._channels.exchange()
             received = [self._channels.receive(part) for part in action.parts]
             results = []
-            with clock.time(action):
+            with clock.time(action) if clock else nullcontext():
                 for part, x in zip(action.parts, received, strict=True):
                     if part.kind is Kind.FORWARD:
                         x = inputs[part.micro_batch] if x is None else x
@@ -138,8 +141,9 @@ class Pipeline:
                     self._channels.send(part, result)
         self._channels.finish()
         self._shared.sum_gradients(self._channels.sum)
-        values = {micro_batch: loss.item() for micro_batch, loss in losses.items()}
-        return RankResult(values, gradients(self.stages), clock.events(origin))
+        values = torch.stack([*losses.values()]).flatten().tolist() if losses else []  # one copy
+        events = clock.events(origin) if self._trace and clock else ()
+        return RankResult(dict(zip(losses, values, strict=True)), gradients(self.stages), events)
 
     def close(self) -> None:
         """Give back the process groups; all ranks call it."""
@@ -199,12 +203,6 @@ def _cuts_the_graph(stage: int) -> ValueError:
         f"stage {stage} passes no gradient to stage {stage - 1}: its output must depend on its "
         "input, without detach() or no_grad() in between"
     )
-
-
-def check_seconds(name: str, value: float) -> None:
-    """Raise ValueError unless `value` is a time to wait, in seconds."""
-    if not isinstance(value, int | float) or not 0 < value <= _LONGEST:
-        raise ValueError(f"{name} must be seconds above 0, at most {_LONGEST:g}, got {value!r}")
 
 
 def check_batch(schedule: Schedule, **tensors: Tensor) -> None:
