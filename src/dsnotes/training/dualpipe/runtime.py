@@ -173,7 +173,7 @@ class Pipeline:
                     f"{loss.requires_grad}"
                 )
             losses[part.micro_batch] = loss.detach()
-            self._inputs_outputs[key] = x, loss / self._schedule.num_micro_batches
+            self._inputs_outputs[key] = x, loss
             return None
         if y.shape != self._hidden_shape or y.dtype != self._dtype:
             raise ValueError(
@@ -191,8 +191,10 @@ class Pipeline:
             return None
         x, y = self._inputs_outputs.pop(key)
         if y.requires_grad:  # not where a first stage has nothing to train
+            if grad is None:  # y is the loss; to divide it would take two kernels more
+                grad = torch.full_like(y, 1 / self._schedule.num_micro_batches)
             backward = self._weights[key].backward if key in self._in_two_parts else Tensor.backward
-            backward(y, grad)  # None where y is the loss
+            backward(y, grad)
         if part.stage and x.grad is None:
             raise _cuts_the_graph(part.stage)
         return x.grad if part.stage else None
