@@ -58,6 +58,7 @@ APART = {
     "checks.numeric.at_least": "is a check itself",
     "checks.numeric.token_ids": "is a check itself, of what `name` says",
     "checks.numeric.channels": "is a check itself, of the arguments it is given by name",
+    "checks.numeric.on_device": "is a check itself, of the arguments it is given by name",
     "rl.objective.check_mask": "is a check itself, of the arguments it is given by name",
     "rl.objective.probability_ratio": "a step inside of grpo_loss and ppo_loss",
     "training.fp8.formats.check_scales": "is a check itself, of what `name` says",

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dsnotes.checks.numeric import token_ids
 from dsnotes.model.balance import expert_balance_loss, sequence_balance_loss
 from dsnotes.model.deepseek import next_token_probs
 from dsnotes.rl.grpo import group_advantages, grpo_loss
@@ -622,3 +623,17 @@ def test_counts_beyond_the_whole_numbers_of_a_narrow_type(dtype: torch.dtype) ->
     indices = scores[0].topk(1).indices
     found = expert_balance_loss((scores[0] / scores[0].sum(-1, keepdim=True)), indices, alpha=1.0)
     assert found.item() == pytest.approx((4 * s.max() / s.sum()).item(), rel=0.02)
+
+
+# --- inside a compiled function ---
+
+
+def test_tokens_are_checked_inside_of_a_graph() -> None:
+    """No break: a pass over tokens stays one graph, and a wrong token is still an error."""
+    compiled = torch.compile(
+        lambda tokens: token_ids(tokens, vocab_size=4) + 1, backend="aot_eager", fullgraph=True
+    )
+    assert compiled(torch.tensor([3, 0], dtype=torch.uint8)).tolist() == [4, 1]
+    for wrong in (4, -1):
+        with pytest.raises(RuntimeError, match="tokens must lie in 0 to 3"):
+            compiled(torch.tensor([wrong, 0]))

@@ -354,3 +354,12 @@ def test_generation_under_autocast(model: DeepSeek) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert model.generate(prompts, max_new_tokens=3).shape == (1, 3)
         assert speculate(drafting, prompts, max_new_tokens=3).tokens.shape == (1, 3)
+
+
+def test_tokens_and_draws_elsewhere_than_the_weights() -> None:
+    with torch.device("meta"):
+        model = DeepSeek(SMALL)
+    with pytest.raises(ValueError, match="tokens must be on meta like the weights, got cpu"):
+        model(torch.tensor([[1, 2]]))
+    with pytest.raises(ValueError, match="generator must be on meta like the weights, got cpu"):
+        model.generate([[1]], max_new_tokens=1, generator=torch.Generator())

@@ -237,6 +237,16 @@ def test_another_optimizer_is_another_run(tmp_path: Path) -> None:
         train(other, step, checkpoint=tmp_path / "run.pt")
 
 
+def test_a_run_on_another_kind_of_device_is_another_run(tmp_path: Path) -> None:
+    """A GPU draws from 16 bytes, a CPU from 5,056: neither can go on for the other."""
+    state = build(steps=2)
+    saved = state.state_dict() | {"sampler": torch.zeros(16, dtype=torch.uint8), "step": 1}
+    torch.save(saved, tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="another run: state must have a sampler of cpu"):
+        train(state, step, checkpoint=tmp_path / "run.pt")
+    assert state.step == 0
+
+
 @pytest.mark.parametrize("state", [{}, {"steps": 2}, DeepSeek(SMALL).state_dict()])
 def test_a_state_without_its_parts_is_named(state: dict) -> None:
     with pytest.raises(ValueError, match="state must hold steps, step, config, model"):

@@ -71,6 +71,18 @@ def channels(size: int, **tensors: Tensor) -> None:
             )
 
 
+def on_device(device: torch.device, **values: Tensor | torch.Generator | None) -> None:
+    """ValueError unless a tensor lies, or a generator draws, on the device of the weights.
+
+    >>> on_device(torch.device("cuda", 0), tokens=torch.ones(2))
+    Traceback (most recent call last):
+    ValueError: tokens must be on cuda:0 like the weights, got cpu
+    """
+    for name, value in values.items():
+        if value is not None and value.device != device:
+            raise ValueError(f"{name} must be on {device} like the weights, got {value.device}")
+
+
 def token_ids(tokens: Tensor, *, vocab_size: int, name: str = "tokens") -> Tensor:
     """Tokens of any whole-number type as int64, the index type that all of PyTorch accepts.
 
@@ -82,8 +94,11 @@ def token_ids(tokens: Tensor, *, vocab_size: int, name: str = "tokens") -> Tenso
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise TypeError(f"{name} must be integers, got dtype {tokens.dtype}")
     tokens = tokens.long()
-    if tokens.numel():
-        low, high = int(tokens.min()), int(tokens.max())
+    if torch.compiler.is_compiling():  # part of the graph: Python sees no numbers there
+        inside = ((tokens >= 0) & (tokens < vocab_size)).all()
+        torch._assert_async(inside, f"{name} must lie in 0 to {vocab_size - 1}")
+    elif tokens.numel():
+        low, high = torch.stack(tokens.aminmax()).tolist()  # a GPU is waited for once
         if low < 0 or high >= vocab_size:
             raise ValueError(f"{name} must lie in 0 to {vocab_size - 1}, got {low} to {high}")
     return tokens

@@ -141,7 +141,7 @@ class BiasBalancer:
                 f"indices must hold one tensor per gate ({len(self.gates)}), got {len(indices)}"
             )
         for load, chosen in zip(self._load, indices, strict=True):
-            load += expert_load(chosen, n_routed_experts=load.numel())
+            load += expert_load(chosen, n_routed_experts=load.numel()).to(load.device)
 
     def step(self) -> Int[Tensor, "layers experts"]:
         """Move every bias by the load since the last step; returns that load, of all ranks.
@@ -154,7 +154,7 @@ class BiasBalancer:
         if not load.any():
             raise RuntimeError("step() needs the load of a batch: call observe() before it")
         for bias, layer_load in zip(self.biases, load, strict=True):
-            update_bias(bias, layer_load, gamma=self.gamma)
+            update_bias(bias, layer_load.to(bias.device), gamma=self.gamma)
         self._load = self._zero_load()
         return load
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dsnotes.checks.arguments import checked
-from dsnotes.checks.numeric import at_least, channels, token_ids, widened
+from dsnotes.checks.numeric import at_least, channels, on_device, token_ids, widened
 from dsnotes.config import Config
 from dsnotes.model.cache import LatentCache
 from dsnotes.model.mla import MLA, Pass
@@ -86,16 +86,19 @@ class Backbone(nn.Module):
         if tokens.numel() == 0:
             raise ValueError(f"tokens must not be empty, got shape {tuple(tokens.shape)}")
         tokens = token_ids(tokens, vocab_size=self.config.vocab_size)
+        on_device(self.embed_tokens.weight.device, tokens=tokens)
         x: Tensor = self.embed_tokens(tokens)  # (batch, seq, hidden)
         if cache is None:
+            last = tokens.shape[1] - 1
             positions, mask = torch.arange(tokens.shape[1], device=tokens.device), None
         elif len(cache.lengths) != len(tokens):
             raise ValueError(f"cache must hold {len(tokens)} sequences, got {len(cache.lengths)}")
         else:
+            last = int(cache.lengths.max()) + tokens.shape[1] - 1
             positions, mask = cache.open(tokens.shape[1])
-        if positions.max() >= self.config.max_position_embeddings:
+        if last >= self.config.max_position_embeddings:
             raise ValueError(
-                f"position {int(positions.max())} is beyond max_position_embeddings "
+                f"position {last} is beyond max_position_embeddings "
                 f"({self.config.max_position_embeddings})"
             )
         rotation = rope_rotation(positions, self.frequencies, dtype=x.dtype)
@@ -190,6 +193,7 @@ class DeepSeek(nn.Module):
             torch.Size([2, 5])
         """
         at_least(1, max_new_tokens=max_new_tokens)
+        on_device(self.device, generator=generator)
         if len(prompts) == 0:
             raise ValueError("prompts must hold at least one prompt, got none")
         rows = [torch.as_tensor(prompt, device=self.device) for prompt in prompts]

@@ -35,7 +35,7 @@ from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from dsnotes.checks.arguments import checked
-from dsnotes.checks.numeric import at_least, token_ids
+from dsnotes.checks.numeric import at_least, on_device, token_ids
 from dsnotes.model.cache import LatentCache
 from dsnotes.model.deepseek import DeepSeek, next_token_probs
 from dsnotes.model.mla import Pass
@@ -84,6 +84,7 @@ def speculate(
         torch.Size([1, 5])
     """
     at_least(1, max_new_tokens=max_new_tokens)
+    on_device(model.device, prompts=prompts, generator=generator)
     prompts = token_ids(prompts, vocab_size=model.config.vocab_size, name="prompts")
     (batch, length), depth = prompts.shape, len(modules(model))
     end = length + max_new_tokens

@@ -136,14 +136,18 @@ def options(stage: Stage) -> dict[str, Any]:
 
 
 @checked
-def start(stage: Stage, *, steps: int = STEPS, seed: int) -> TrainState:
-    """The beginning of a run of `steps` steps, for `training`.
+def start(
+    stage: Stage, *, steps: int = STEPS, seed: int, device: torch.device | str = "cpu"
+) -> TrainState:
+    """The beginning of a run of `steps` steps on `device`, for `training`.
+
+    The weights are drawn on the CPU: a seed means the same ones everywhere.
 
     >>> start("dense", steps=60, seed=0).steps
     60
     """
     return TrainState.create(
-        build(stage, seed=seed),
+        build(stage, seed=seed).to(device),
         steps=steps,
         learning_rate=LEARNING_RATE,
         cooldown=COOLDOWN,

@@ -152,6 +152,11 @@ class TrainState:
             raise ValueError(f"state must hold {', '.join(ours)}, got {', '.join(map(str, state))}")
         if state["steps"] != self.steps:
             raise ValueError(f"state must be of {self.steps} steps, got one of {state['steps']}")
+        if state["sampler"].shape != ours["sampler"].shape:
+            raise ValueError(
+                f"state must have a sampler of {self.model.device.type}, where this run draws; "
+                f"its own drew on another kind of device"
+            )
         expected, found = _constants(ours), _constants(state)
         for name in expected | found:
             if expected.get(name) != found.get(name):
