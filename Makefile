@@ -18,7 +18,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book test practice check-site lighthouse links lint format bench experiments serve live lab pdf zip wheel clean distclean
+.PHONY: help book test gpu practice check-site lighthouse links lint format bench experiments serve live lab pdf zip wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ book: $(READY)  ## run all notebooks and build the book into _build/html
 
 test: $(READY)  ## run all tests of the library and the repository
 	$(BIN)/python -m pytest
+
+gpu: $(READY)  ## run the tests and benchmarks that need a GPU (CUDA)
+	@$(BIN)/python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else \
+	    "make gpu: PyTorch finds no CUDA GPU on this machine, nothing ran")'
+	$(BIN)/python -m pytest -m gpu tests
+	$(BIN)/python -m benchmarks.run --gpu --json _build/bench-gpu.json
 
 practice: $(READY)  ## write a mechanism yourself, or grade it: make practice SECTION=moe (or BUG=moe-1)
 	@$(BIN)/python -m dsnotes.practice $(SECTION) $(if $(BUG),--bug $(BUG))

@@ -64,11 +64,13 @@ def rows() -> list[dict[str, Any]]:
             found.append(row(what, ours, alone, note="peer: one process, one thread"))
             if theirs:
                 found.append(row(what, ours, theirs, note="peer: ScheduleDualPipeV"))
-    return found + (on_gpus() if torch.cuda.device_count() > 1 else [])
+    return found
 
 
-def on_gpus() -> list[dict[str, Any]]:
-    """A row for every schedule and peer, in float32 and bfloat16."""
+def gpu_rows() -> list[dict[str, Any]]:
+    """On two GPUs, a row for every schedule and peer, in float32 and bfloat16."""
+    if torch.cuda.device_count() < 2:
+        return []
     sys.path.append(str(Path(__file__).parents[1] / "experiments"))
     import pipelines_gpu as steps
 

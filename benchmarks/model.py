@@ -2,7 +2,8 @@
 
 The peer is transformers' DeepseekV3 with the same weights and its defaults: grouped_mm for the
 experts, scaled_dot_product_attention, and for decoding a DynamicCache, which holds latents as ours
-does, but decompresses all of them at every step. Three layers, the first one dense.
+does, but decompresses all of them at every step. Three layers, the first one dense; on a GPU also
+the model that grows through the book.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from benchmarks._measure import WIDE, medians, row
 from dsnotes.config import TINY, Config
 from dsnotes.model.cache import LatentCache
 from dsnotes.model.deepseek import DeepSeek
+from dsnotes.training import growth
 from dsnotes.weights.hf import to_transformers
 
 
@@ -31,12 +33,30 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def training_step(config: Config, *, sequences: int, length: int) -> dict[str, Any]:
+def gpu_rows() -> list[dict[str, Any]]:
+    """Rows on the first GPU; about a minute."""
+    poet = growth.config_of("mla")
+    return [
+        training_step(poet, sequences=growth.BATCH_SIZE, length=26, device="cuda"),
+        training_step(WIDE, sequences=8, length=1024, device="cuda", dtype=torch.bfloat16),
+        generation(poet, sequences=64, length=2, new=24),
+        generation(WIDE, sequences=1, length=128, new=32, dtype=torch.bfloat16),
+    ]
+
+
+def training_step(
+    config: Config,
+    *,
+    sequences: int,
+    length: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
     """Forward, backward and AdamW. Ours gains in attention: the longer the sequences, the more."""
     torch.manual_seed(0)
-    ours = DeepSeek(config)
+    ours = DeepSeek(config).to(device, dtype)
     peer = to_transformers(ours)
-    tokens = torch.randint(config.vocab_size, (sequences, length + 1))
+    tokens = torch.randint(config.vocab_size, (sequences, length + 1), device=device)
 
     def step(model: nn.Module, logits: Callable[[Tensor], Tensor]) -> Callable[[], None]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -56,7 +76,7 @@ def training_step(config: Config, *, sequences: int, length: int) -> dict[str, A
         }
     )
     what = f"training step, hidden {config.hidden_size}, {sequences} x {length} tokens"
-    return row(what, **timed, note=described(config) + ", AdamW")
+    return row(what, **timed, note=described(config, ours) + ", AdamW")
 
 
 @torch.no_grad()
@@ -85,9 +105,41 @@ def decode_step(config: Config, *, held: int) -> dict[str, Any]:
     torch.testing.assert_close(step(), peer_step(), rtol=1e-3, atol=1e-4)  # else no comparison
     timed = medians({"ours": step, "peer": peer_step})
     what = f"decode step, hidden {config.hidden_size}, {held} tokens held"
-    return row(what, **timed, note=described(config))
+    return row(what, **timed, note=described(config, ours))
 
 
-def described(config: Config) -> str:
+@torch.no_grad()
+def generation(
+    config: Config,
+    *,
+    sequences: int,
+    length: int,
+    new: int,
+    device: str = "cuda",
+    dtype: torch.dtype = torch.float32,
+) -> dict[str, Any]:
+    """Greedy text of `new` tokens after prompts of `length`, by `generate` of both."""
+    torch.manual_seed(0)
+    ours = DeepSeek(config).to(device, dtype)
+    peer = to_transformers(ours)
+    peer.generation_config.eos_token_id = None  # as many tokens as ours
+    prompts = torch.randint(config.vocab_size, (sequences, length), device=device)
+    off = 1e-4 if dtype == torch.float32 else 0.05  # of a bfloat16 logit
+    torch.testing.assert_close(ours(prompts), peer(prompts).logits, rtol=off, atol=off)
+    timed = medians(
+        {
+            "ours": lambda: ours.generate(prompts, max_new_tokens=new),
+            "peer": lambda: peer.generate(prompts, max_new_tokens=new, do_sample=False),
+        }
+    )
+    each = {way: [1e3 * sequences * new / ms for ms in timed[way]] for way in timed}
+    what = f"generate, hidden {config.hidden_size}, {sequences} x ({length} + {new}) tokens"
+    return row(what, **each, unit="tokens/s", note=described(config, ours))
+
+
+def described(config: Config, model: DeepSeek) -> str:
     experts = f"{config.n_routed_experts} experts of {config.moe_intermediate_size}"
-    return f"3 layers, {experts}, top-{config.num_experts_per_tok}, float32, one thread"
+    where = "one thread" if model.device.type == "cpu" else torch.cuda.get_device_name()
+    kind = str(model.dtype).removeprefix("torch.")
+    layers = f"{config.num_hidden_layers} layers, {experts}, top-{config.num_experts_per_tok}"
+    return f"{layers}, {kind}, {where}"

@@ -3,8 +3,10 @@
     python -m benchmarks.run                 # all
     python -m benchmarks.run --rounds 1      # all, in a hurry: do they run?
     python -m benchmarks.run moe --json f    # one module, result also as JSON
+    python -m benchmarks.run --gpu           # the rows of a GPU alone
 
-A module here offers `rows()`, made by `_measure.row`. Machines are noisy: trust the ratios.
+A module here offers `rows()`, made by `_measure.row`, and may offer `gpu_rows()`, which join them
+where there is a GPU. Machines are noisy: trust the ratios.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import os
 import pkgutil
 import platform
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,13 +29,25 @@ from benchmarks import _measure
 
 def machine() -> dict[str, str | int]:
     """What the numbers were measured on."""
-    return {
+    facts: dict[str, str | int] = {
         "processor": _cpu_name(),
         "cores": os.cpu_count() or 0,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": datetime.now(UTC).date().isoformat(),
     }
+    if gpus := torch.cuda.device_count():
+        facts |= {"card": torch.cuda.get_device_name(), "cards": gpus}
+        facts |= {"cuda": str(torch.version.cuda), "driver": _driver()}
+    return facts
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.check_output(command, text=True).strip()
+    except (OSError, subprocess.CalledProcessError):  # AMD, or a container without the program
+        return "unknown"
 
 
 def _cpu_name() -> str:
@@ -67,16 +82,22 @@ def main() -> int:
         help=f"of {', '.join(names)}; default: all",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--gpu", action="store_true", help="only what runs on a GPU")
     parser.add_argument("--rounds", type=int, default=_measure.ROUNDS, help="of what is timed")
     arguments = parser.parse_args()
     if arguments.rounds < 1:
         parser.error(f"argument --rounds: must be at least 1, got {arguments.rounds}")
+    if arguments.gpu and not torch.cuda.is_available():
+        parser.error("argument --gpu: there is no GPU that PyTorch can use, nothing ran")
     _measure.ROUNDS = arguments.rounds
 
     rows = []
     for name in (progress := tqdm(arguments.only or names, file=sys.stderr)):
         progress.set_description(name)
-        rows += importlib.import_module(f"benchmarks.{name}").rows()
+        module = importlib.import_module(f"benchmarks.{name}")
+        rows += [] if arguments.gpu else module.rows()
+        if torch.cuda.is_available() and hasattr(module, "gpu_rows"):
+            rows += module.gpu_rows()
     facts = machine()
     print(table(rows))
     print(", ".join(f"{key} {value}" for key, value in facts.items()))

@@ -1,4 +1,8 @@
-"""Every test runs with the shape annotations of `dsnotes` checked at run time."""
+"""Every test runs with the shape annotations of `dsnotes` checked at run time.
+
+`@pytest.mark.gpu` is for a test that needs a CUDA GPU, `@pytest.mark.gpu(2)` for one that needs
+two; where there are fewer it is skipped and says so. `make gpu` runs them alone.
+"""
 
 import jaxtyping
 
@@ -20,3 +24,10 @@ def _fixed_randomness() -> None:
     """Same numbers on every run; one thread, so that sums are made in one order."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if (marker := item.get_closest_marker("gpu")) is not None:
+        (wanted,) = marker.args or (1,)
+        if torch.cuda.device_count() < wanted:
+            pytest.skip({1: "needs a GPU", 2: "needs two GPUs"}[wanted])

@@ -1,6 +1,7 @@
 """The stopwatch of `benchmarks/`, and one benchmark in a hurry."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -62,6 +63,15 @@ def test_the_command_prints_a_table_and_writes_it(tmp_path: Path) -> None:
     for row in rows:
         assert row["ours"] > 0
         assert row["what"] in done.stdout
+
+
+def test_rows_of_a_gpu_need_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.run", "model", "--gpu"], cwd=ROOT,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--gpu: there is no GPU that PyTorch can use, nothing ran" in done.stderr
 
 
 def test_rounds_below_one_are_refused() -> None:

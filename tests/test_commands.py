@@ -57,6 +57,18 @@ def test_make_runs_where_the_locale_knows_no_chinese(tmp_path: Path, locale: str
     assert done.stdout.strip() == "C.UTF-8"
 
 
+def test_without_a_gpu_make_gpu_says_so_and_fails() -> None:
+    done = subprocess.run(
+        ["make", "-s", "-o", ".venv/.installed", "gpu"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stdout == ""
+    said = "make gpu: PyTorch finds no CUDA GPU on this machine, nothing ran"
+    assert done.stderr.splitlines()[0] == said
+    assert "pytest" not in done.stderr
+
+
 def test_lab_starts_for_root_too() -> None:
     done = subprocess.run(
         ["make", "-n", "lab"], capture_output=True, text=True, check=True, cwd=ROOT

@@ -26,7 +26,7 @@ import faults
 
 HIDDEN, SHAPE = 64, (2, 16, 64)
 RECORD = json.loads(find("runs/pipelines_gpu.json").read_text("utf-8"))["tables"]
-two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+two_gpus = pytest.mark.gpu(2)
 
 
 def _stages(n: int) -> list[nn.Module]:
