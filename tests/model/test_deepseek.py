@@ -361,5 +361,7 @@ def test_tokens_and_draws_elsewhere_than_the_weights() -> None:
         model = DeepSeek(SMALL)
     with pytest.raises(ValueError, match="tokens must be on meta like the weights, got cpu"):
         model(torch.tensor([[1, 2]]))
+    with pytest.raises(ValueError, match="cache must be on cpu like the weights, got meta"):
+        DeepSeek(SMALL)(torch.tensor([[1, 2]]), cache=model.new_cache(batch_size=1, capacity=2))
     with pytest.raises(ValueError, match="generator must be on meta like the weights, got cpu"):
         model.generate([[1]], max_new_tokens=1, generator=torch.Generator())

@@ -86,7 +86,8 @@ def on_device(device: torch.device, **values: Tensor | torch.Generator | None) -
 def token_ids(tokens: Tensor, *, vocab_size: int, name: str = "tokens") -> Tensor:
     """Tokens of any whole-number type as int64, the index type that all of PyTorch accepts.
 
-    ValueError for a token outside 0 .. vocab_size - 1, TypeError for other types.
+    ValueError for a token outside 0 .. vocab_size - 1, TypeError for other types. Inside of
+    `torch.compile` the check is part of the graph, and its error is a RuntimeError.
 
         >>> token_ids(torch.tensor([3, 1], dtype=torch.uint8), vocab_size=4)
         tensor([3, 1])

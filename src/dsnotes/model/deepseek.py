@@ -86,16 +86,16 @@ class Backbone(nn.Module):
         if tokens.numel() == 0:
             raise ValueError(f"tokens must not be empty, got shape {tuple(tokens.shape)}")
         tokens = token_ids(tokens, vocab_size=self.config.vocab_size)
-        on_device(self.embed_tokens.weight.device, tokens=tokens)
+        held = None if cache is None else cache.latents
+        on_device(self.embed_tokens.weight.device, tokens=tokens, cache=held)
         x: Tensor = self.embed_tokens(tokens)  # (batch, seq, hidden)
         if cache is None:
-            last = tokens.shape[1] - 1
             positions, mask = torch.arange(tokens.shape[1], device=tokens.device), None
         elif len(cache.lengths) != len(tokens):
             raise ValueError(f"cache must hold {len(tokens)} sequences, got {len(cache.lengths)}")
         else:
-            last = int(cache.lengths.max()) + tokens.shape[1] - 1
             positions, mask = cache.open(tokens.shape[1])
+        last = tokens.shape[1] - 1 + (0 if cache is None else int(cache.lengths.max()))
         if last >= self.config.max_position_embeddings:
             raise ValueError(
                 f"position {last} is beyond max_position_embeddings "

@@ -31,7 +31,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from dsnotes.checks.arguments import checked
-from dsnotes.checks.numeric import at_least, channels, token_ids
+from dsnotes.checks.numeric import at_least, channels, on_device, token_ids
 from dsnotes.config import Config
 from dsnotes.model.deepseek import DecoderLayer, DeepSeek
 from dsnotes.model.mla import Pass
@@ -139,6 +139,7 @@ def predict(
             f"tokens must hold at least {len(depths) + 1} for {len(depths)} modules, got {seq}"
         )
     channels(model.config.hidden_size, hidden=hidden)
+    on_device(model.device, hidden=hidden, tokens=tokens)
     positions = torch.arange(seq, device=tokens.device)
     rotation = rope_rotation(positions, rope_frequencies(model.config), dtype=hidden.dtype)
     h, logits = hidden, []
