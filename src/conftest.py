@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-collect_ignore = [] if find_spec("triton") else ["dsnotes/training/fp8/kernels.py"]
+KERNELS = ("training/fp8/kernels.py", "model/moe_triton.py", "model/mla_triton.py")
+collect_ignore = [] if find_spec("triton") else [f"dsnotes/{path}" for path in KERNELS]
 
 
 @pytest.fixture(autouse=True)

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 
 from dsnotes.checks.arguments import checked
 from dsnotes.config import Config
+from dsnotes.model.experts import grouped
 from dsnotes.model.mlp import MLP
 
 
@@ -48,9 +49,8 @@ class Routing(NamedTuple):
 class Gate(nn.Module):
     """Scores the routed experts and chooses K for each token (V3 eq 13, 15, 16; V1 eq 10-11).
 
-    `weight` holds the centroids e_i as rows. With topk_method "noaux_tc" the buffer
-    `e_score_correction_bias` (b_i) takes part in the choice and in nothing else; it gets no
-    gradient and is moved by `dsnotes.model.balance`.
+    `weight` holds the centroids e_i as rows. With "noaux_tc" the buffer `e_score_correction_bias`
+    (b_i) takes part in the choice and in nothing else; `dsnotes.model.balance` moves it.
 
         >>> Gate(TINY)(torch.randn(5, TINY.hidden_size)).indices.shape
         torch.Size([5, 4])
@@ -137,7 +137,9 @@ class MoE(nn.Module):
         """Map (..., hidden_size) to the same shape; bad input raises as in `Gate.forward`."""
         _check_input(x, self.gate.weight)
         tokens = x.reshape(-1, x.shape[-1])  # (T, hidden)
-        y = self._routed(tokens, self.gate(tokens))
+        routing = self.gate(tokens)
+        y = grouped(self.experts, tokens, *routing[:2]) if tokens.is_cuda else None
+        y = self._routed(tokens, routing) if y is None else y
         if self.shared_experts is not None:
             y = y + self.shared_experts(tokens)
         return y.view_as(x)
@@ -149,7 +151,6 @@ class MoE(nn.Module):
         g = routing.weights.flatten()[order, None]  # (T*K, 1)
         load = routing.indices.flatten().bincount(minlength=len(self.experts)).tolist()
         blocks = x.index_select(0, token).split(load)
-        # to stack the experts for a GPU: a grouped_mm of the same rows and load stands here
         idle = torch.is_grad_enabled() or not len(x)  # runs them too: their gradient is 0, not None
         out = torch.cat([e(u) for e, u in zip(self.experts, blocks, strict=True) if len(u) or idle])
         y = torch.zeros_like(x, dtype=g.dtype)  # sums in float32 at least
@@ -161,8 +162,7 @@ class MoE(nn.Module):
 def record_routing(model: nn.Module) -> Iterator[list[Routing]]:
     """The `Routing` of every gate of `model` that runs inside the block, in the order of the calls.
 
-    One pass gives one per MoE layer, first layer first, tokens flattened and attached to the graph.
-    A second pass inside the block adds its own behind them.
+    Each pass adds one per MoE layer, first layer first, tokens flattened and attached to the graph.
 
         >>> with record_routing(model) as routings:
         ...     logits = model(tokens)
