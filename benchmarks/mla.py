@@ -1,7 +1,8 @@
 """Latent attention: time per decoded token, prefill, and what is cached.
 
 The peer is the attention of transformers' DeepseekV3 with the same weights and its default
-implementation; one layer of each, on one thread.
+implementation; one layer of each, on one thread. On a Hopper GPU absorbed attention of V3 is
+measured against two things: reading the latents once, and two matrix products with a softmax.
 """
 
 from typing import Any
@@ -11,9 +12,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from benchmarks._measure import WIDE, medians, milliseconds, row
+from dsnotes.config import DEEPSEEK_V3
 from dsnotes.model.cache import LatentCache, cache_elements_per_token
 from dsnotes.model.deepseek import DeepSeek
-from dsnotes.model.mla import Pass
+from dsnotes.model.mla import MLA, Pass
 from dsnotes.model.rope import rope_frequencies, rope_rotation
 from dsnotes.weights.hf import to_transformers
 
@@ -27,7 +29,9 @@ def rows() -> list[dict[str, Any]]:
     model = DeepSeek(WIDE)
     layers = model.model.layers[0].self_attn, to_transformers(model).model
     measured = [one for context in (128, 2048, 8192) for one in decode(*layers, context)]
-    return [*measured, prefill(*layers, 2048), bytes_per_token(layers[1])]
+    measured += [prefill(*layers, 2048), bytes_per_token(layers[1])]
+    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] == 9
+    return measured + (on_hopper() if hopper else [])
 
 
 def decode(ours: Any, peer: Any, context: int) -> list[dict[str, Any]]:
@@ -100,6 +104,43 @@ def bytes_per_token(peer: Any) -> dict[str, Any]:
         unit="bytes/token/layer",
         note=f"formula {formula:.0f}, float32",
     )
+
+
+@torch.no_grad()
+def on_hopper() -> list[dict[str, Any]]:
+    shapes = ((1, 8192), (1, 131072), (32, 8192), (128, 4096))
+    return [made for batch, past in shapes for made in on_gpu(batch, past)]
+
+
+def on_gpu(batch: int, past: int) -> list[dict[str, Any]]:
+    """One new token of each sequence over latents as a cache holds them, with W^UK and W^UV."""
+    mla = MLA(DEEPSEEK_V3).to("cuda", torch.bfloat16)
+    c, n = mla.kv_lora_rank, mla.qk_nope_head_dim
+    latents = torch.randn(batch, past + 64, c + mla.qk_rope_head_dim, device="cuda").bfloat16()
+    latents = latents[:, :past]
+    query = torch.randn(batch, 1, mla.num_heads, mla.qk_head_dim, device="cuda").bfloat16()
+
+    def two_products() -> Tensor:
+        up = mla.kv_b_proj.weight.unflatten(0, (mla.num_heads, -1))  # (heads, n + v, c)
+        content = torch.einsum("bthn,hnc->bthc", query[..., :n], up[:, :n])
+        wide = torch.cat([content, query[..., n:]], dim=-1)[:, 0]  # (batch, heads, c_r)
+        scores = mla.softmax_scale * (wide @ latents.mT).float()
+        out = scores.softmax(dim=-1).bfloat16() @ latents[..., :c]
+        return torch.einsum("bhc,hvc->bhv", out, up[:, n:])[:, None]
+
+    ways = {
+        "ours": lambda: mla.attend_absorbed(query, latents),
+        "reading": lambda: latents.view(torch.float32).sum(),
+        "two products": two_products,
+    }
+    torch.testing.assert_close(ways["ours"](), two_products(), atol=2e-2, rtol=2e-2)
+    timed = medians(ways)
+    what = f"MLA absorbed, V3, batch {batch}, {past} positions"
+    note = f"{torch.cuda.get_device_name()}, one layer, bfloat16; peer: "
+    return [
+        row(what, timed["ours"], timed["reading"], note=note + "reading the latents once"),
+        row(what, timed["ours"], timed["two products"], note=note + "two products and a softmax"),
+    ]
 
 
 def rotation(length: int) -> Tensor:

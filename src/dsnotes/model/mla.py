@@ -20,6 +20,8 @@ Legend of shapes: batch, seq (new tokens), past (all tokens attended to), heads,
 n = qk_nope_head_dim, r = qk_rope_head_dim, v = v_head_dim, c = kv_lora_rank; n_r is n + r.
 """
 
+import functools
+import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -184,14 +186,19 @@ class MLA(nn.Module):
         w_uk, w_uv = up.split([self.qk_nope_head_dim, self.v_head_dim], dim=1)
         content, position = query.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
         query = torch.cat([torch.einsum("bthn,hnc->bthc", content, w_uk), position], dim=-1)
-        shared = latents[:, None].expand(-1, seq, -1, -1)  # heads as rows, not a copy
-        out = F.scaled_dot_product_attention(
-            query,  # (batch, seq, heads, c_r)
-            shared,  # (batch, seq, past, c_r)
-            shared,
-            attn_mask=None if mask is None else mask[:, :, None],
-            scale=self.softmax_scale,
-        )
+        if _in_one_kernel(query, latents):
+            from dsnotes.model.mla_triton import attend
+
+            out = attend(query, latents, mask, scale=self.softmax_scale, c=self.kv_lora_rank)
+        else:
+            shared = latents[:, None].expand(-1, seq, -1, -1)  # heads as rows, not a copy
+            out = F.scaled_dot_product_attention(
+                query,  # (batch, seq, heads, c_r)
+                shared,  # (batch, seq, past, c_r)
+                shared,
+                attn_mask=None if mask is None else mask[:, :, None],
+                scale=self.softmax_scale,
+            )
         return torch.einsum("bthc,hvc->bthv", out[..., : self.kv_lora_rank], w_uv)
 
     def _check_attended(self, query: Tensor, latents: Tensor, mask: Tensor | None) -> None:
@@ -204,3 +211,24 @@ class MLA(nn.Module):
         seq, past = query.shape[1], latents.shape[1]
         if mask is None and seq not in (1, past):
             raise ValueError(f"mask must say where {seq} tokens look among {past}, got None")
+
+
+def _in_one_kernel(query: Tensor, latents: Tensor) -> bool:
+    """Whether `mla_triton` can attend: on a Hopper GPU, in 16 bits, with no gradient to come."""
+    return (
+        query.is_cuda
+        and not torch.compiler.is_compiling()
+        and query.dtype == latents.dtype
+        and query.itemsize == 2
+        and latents.stride(-1) == 1
+        and not (torch.is_grad_enabled() and (query.requires_grad or latents.requires_grad))
+        and _has_kernel(query.device)
+    )
+
+
+@functools.cache
+def _has_kernel(device: torch.device) -> bool:
+    return (
+        torch.cuda.get_device_capability(device)[0] == 9
+        and importlib.util.find_spec("triton") is not None
+    )
