@@ -19,7 +19,10 @@ from dsnotes.model.mla import MLA
 from dsnotes.model.moe import MoE, Routing
 
 CAPABILITY = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
-pytestmark = pytest.mark.skipif(CAPABILITY[0] != 9, reason="needs a Hopper GPU (H100, H200)")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(CAPABILITY[0] != 9, reason="needs a Hopper GPU (H100, H200)"),
+]
 
 BF16 = torch.bfloat16
 FINE = replace(DEEPSEEK_V3, hidden_size=512, moe_intermediate_size=264, n_routed_experts=32)
