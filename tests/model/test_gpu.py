@@ -119,6 +119,7 @@ def test_experts_under_autocast() -> None:
     assert all(p.grad.dtype == torch.float32 for p in moe.parameters())
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # by torch.compile itself
 def test_a_compiled_block_and_the_plain_one_agree() -> None:
     moe, x = experts(FINE), torch.randn(40, FINE.hidden_size, device="cuda", dtype=BF16)
     with torch.no_grad():
