@@ -120,12 +120,12 @@ def generation(
 ) -> dict[str, Any]:
     """Greedy text of `new` tokens after prompts of `length`, by `generate` of both."""
     torch.manual_seed(0)
-    ours = DeepSeek(config).to(device, dtype)
-    peer = to_transformers(ours)
-    peer.generation_config.eos_token_id = None  # as many tokens as ours
+    ours = DeepSeek(config).to(device)
     prompts = torch.randint(config.vocab_size, (sequences, length), device=device)
-    off = 1e-4 if dtype == torch.float32 else 0.05  # of a bfloat16 logit
-    torch.testing.assert_close(ours(prompts), peer(prompts).logits, rtol=off, atol=off)
+    logits = to_transformers(ours)(prompts).logits  # in bfloat16 another expert may be the best
+    torch.testing.assert_close(ours(prompts), logits, rtol=1e-3, atol=1e-4)  # else no comparison
+    peer = to_transformers(ours.to(dtype))
+    peer.generation_config.eos_token_id = None  # as many tokens as ours
     timed = medians(
         {
             "ours": lambda: ours.generate(prompts, max_new_tokens=new),

@@ -79,7 +79,10 @@ def on_device(device: torch.device, **values: Tensor | torch.Generator | None) -
     ValueError: tokens must be on cuda:0 like the weights, got cpu
     """
     for name, value in values.items():
-        if value is not None and value.device != device:
+        if value is None:
+            continue
+        own = value.device  # of torch.Generator("cuda") without a number
+        if own.type != device.type or own.index not in (None, device.index):
             raise ValueError(f"{name} must be on {device} like the weights, got {value.device}")
 
 

@@ -216,7 +216,7 @@ class DeepSeek(nn.Module):
                 token = token.masked_fill(stopped, stop_token)
                 stopped = token == stop_token
             new.append(token)
-            if len(new) == max_new_tokens or stopped.all():
+            if len(new) == max_new_tokens or (stop_token is not None and stopped.all()):
                 return torch.cat(new, dim=1)
             last = self.hidden(token, cache=cache)[:, -1]  # one absorbed step over the cache
 
