@@ -61,6 +61,8 @@ APART = {
     "checks.numeric.on_device": "is a check itself, of the arguments it is given by name",
     "rl.objective.check_mask": "is a check itself, of the arguments it is given by name",
     "rl.objective.probability_ratio": "a step inside of grpo_loss and ppo_loss",
+    "training.fp8.gemm.on_tensor_cores": "a step inside of gemm, whose own arguments are checked",
+    "training.fp8.gemm.tensor_core_gemm": "a step inside of gemm, whose own arguments are checked",
     "training.fp8.formats.check_scales": "is a check itself, of what `name` says",
     "weights.hf.from_transformers": "takes a model of transformers; tests/weights/test_hf.py",
     "weights.hf.to_transformers": "loads transformers, which takes long; tests/weights/test_hf.py",

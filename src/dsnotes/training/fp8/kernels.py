@@ -16,7 +16,7 @@ Legend
     across                  codes of the transposed matrix (all_cols, all_rows)
 """
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -40,6 +40,7 @@ SIDE = 128  # of a block
 
 
 @triton.jit
+@no_type_check
 def _scale_of(bits, LARGEST: tl.constexpr, POWER_OF_TWO: tl.constexpr):
     """amax / LARGEST, where `bits` are those of amax; 1 for zeros, NaN for infinity and NaN."""
     scale = tl.maximum(tl.div_rn(bits.to(tl.float32, bitcast=True), LARGEST), 2.0**-126)
@@ -51,6 +52,7 @@ def _scale_of(bits, LARGEST: tl.constexpr, POWER_OF_TWO: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _codes(x, scale, dtype: tl.constexpr):
     """x / scale, rounded; float16 stands for E5M6, the last four bits of which are 0."""
     x = tl.div_rn(x, scale)
@@ -65,6 +67,7 @@ def _codes(x, scale, dtype: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["rows"])
+@no_type_check
 def _quantize(
     x, x_scale, amax, along, along_scale, across, across_scale, rows, cols, x_row, x_col,
     ALONG_BLOCK: tl.constexpr, ACROSS_BLOCK: tl.constexpr,
@@ -97,7 +100,7 @@ def _quantize(
             of_rows = _scale_of(tl.max(bits, 1), LARGEST, POWER_OF_TWO)
             tl.store(along_scale + col_block * all_rows + i, of_rows)
             codes = _codes(block, of_rows[:, None], along.dtype.element_ty)
-        tl.store(along + i[:, None] * all_cols + j[None, :], codes)
+        tl.store(along + i[:, None] * all_cols + j[None, :], codes)  # type: ignore[used-before-def]
     if across is not None:
         if ACROSS_BLOCK:
             tl.store(across_scale + col_block * tl.num_programs(0) + row_block, of_block)
