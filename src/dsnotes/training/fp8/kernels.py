@@ -161,9 +161,9 @@ def knows(group: Group, fmt: Format) -> bool:
 
 
 def quantize_as(x: Tensor, group: Group, fmt: Format, power_of_two: bool) -> Quantized:
-    """`quantize` in one way, cut to the shape of x."""
+    """`quantize` in one way, cut to the shape of x and row by row, as `formats.quantize` gives it."""
     along, across = (None, group) if group == TOKEN_TILE else (group, None)
     made = quantize(x, along=along, across=across, fmt=fmt, power_of_two=power_of_two)
     (data, scale, _), (rows, cols) = made[0] or made[1], x.shape
     scale = scale[:rows] if group == TILE else scale[:, :cols]
-    return Quantized(data[:rows, :cols], scale, group)
+    return Quantized(data[:rows, :cols].contiguous(), scale.contiguous(), group)
