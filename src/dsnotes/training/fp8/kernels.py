@@ -161,7 +161,7 @@ def knows(group: Group, fmt: Format) -> bool:
 
 
 def quantize_as(x: Tensor, group: Group, fmt: Format, power_of_two: bool) -> Quantized:
-    """`quantize` in one way, cut to the shape of x and row by row, as `formats.quantize` gives it."""
+    """`quantize` in one way, cut to the shape of x, row by row as on the CPU."""
     along, across = (None, group) if group == TOKEN_TILE else (group, None)
     made = quantize(x, along=along, across=across, fmt=fmt, power_of_two=power_of_two)
     (data, scale, _), (rows, cols) = made[0] or made[1], x.shape
