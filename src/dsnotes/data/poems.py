@@ -6,6 +6,7 @@ different rhyme. `experiments/prepare_poems.py` has made both files; source and 
 """
 
 import zlib
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
@@ -13,6 +14,12 @@ from typing import NamedTuple
 RHYMES = "東冬江支微魚虞齊佳灰真文元寒刪先蕭肴豪歌麻陽庚青蒸尤侵覃鹽咸"  # 平水韻, level groups
 OBLIQUE = "仄"
 FORMS = {"五": 5, "七": 7}  # characters a line
+VERSE_FORMS = {
+    "五絕": (4, 5),
+    "七絕": (4, 7),
+    "五律": (8, 5),
+    "七律": (8, 7),
+}  # lines of characters
 _HELD_OUT_OF = 10
 
 
@@ -33,15 +40,15 @@ class Poem(NamedTuple):
         return punctuated(self.lines)
 
 
-def asked_for(form: str, rhyme: str) -> None:
-    """ValueError unless there is such a form and such a rhyme group.
+def asked_for(form: str, rhyme: str, *, forms: Collection[str] = FORMS) -> None:
+    """ValueError unless the form is one of `forms`, and there is such a rhyme group.
 
     >>> asked_for("五", "冬瓜")
     Traceback (most recent call last):
     ValueError: rhyme must be one of the groups 東冬江...咸, got '冬瓜'
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
+    if form not in forms:
+        raise ValueError(f"form must be one of {list(forms)}, got {form!r}")
     if len(rhyme) != 1 or rhyme not in RHYMES:
         raise ValueError(f"rhyme must be one of the groups {RHYMES}, got {rhyme!r}")
 
