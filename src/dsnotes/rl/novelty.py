@@ -31,7 +31,7 @@ class Known:
 
     def __init__(self, lines: Iterable[str]) -> None:
         self._lines = frozenset(lines)
-        self._gaps = frozenset(gap for line in self._lines for gap in _gaps(line))
+        self._gaps = frozenset(gap for line in self._lines for gap in gaps(line))
 
     def has(self, line: str) -> bool:
         """Whether a line is one of the known ones."""
@@ -39,7 +39,7 @@ class Known:
 
     def has_like(self, line: str) -> bool:
         """Whether a known line of the same length has the same characters in all places but one."""
-        return not self._gaps.isdisjoint(_gaps(line))
+        return not self._gaps.isdisjoint(gaps(line))
 
 
 class Diversity(NamedTuple):
@@ -49,6 +49,15 @@ class Diversity(NamedTuple):
     repeated_lines: float  # of all lines, those that came before
     repeated_bigrams: float  # of all pairs of neighbours in a line, those that came before
     repeated_characters: float  # of all characters, those that came before in the same poem
+
+
+def gaps(line: str) -> list[str]:
+    """The line with a gap in each of its places; one that differs in a place shares that gap.
+
+    >>> gaps("白日依")
+    [' 日依', '白 依', '白日 ']
+    """
+    return [f"{line[:i]} {line[i + 1 :]}" for i in range(len(line))]
 
 
 def novelty(text: str, known: Known) -> float:
@@ -102,11 +111,6 @@ def diversity_reward(completions: list[str], **columns: Any) -> list[float]:
     poems = [[pair for line in split(text) for pair in pairwise(line)] for text in completions]
     texts = Counter(pair for poem in poems for pair in set(poem))
     return [sum(1 / texts[pair] for pair in set(poem)) / max(len(poem), 1) for poem in poems]
-
-
-def _gaps(line: str) -> list[str]:
-    """The line with a gap in each of its places."""
-    return [f"{line[:i]} {line[i + 1 :]}" for i in range(len(line))]
 
 
 def _repeated(items: Sequence[Any], different: int) -> float:
