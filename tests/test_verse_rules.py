@@ -81,6 +81,16 @@ def test_the_stand_ins_have_the_tones_they_stand_for(script: ModuleType) -> None
     }
 
 
+def test_what_was_judged_is_what_was_drawn(script: ModuleType) -> None:
+    """Reasons are kept by their number in the draw, and begin with the character."""
+    record = json.loads((ROOT / "book/data/runs/verse_rules.json").read_text("utf8"))
+    drawn = record["tables"]["read"]["drawn"]
+    for number, (right, why) in script.READ.items():
+        assert (drawn[number]["right"], drawn[number]["why"]) == (right, why)
+        assert why.startswith(drawn[number]["character"])
+    assert {row["right"] for n, row in enumerate(drawn) if n not in script.READ} == {"ours"}
+
+
 def test_without_the_packages_it_says_how_to_get_them(
     script: ModuleType,
     tmp_path: Path,
