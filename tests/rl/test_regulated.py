@@ -148,6 +148,7 @@ def test_the_one_broken_tone_that_is_made_up_for() -> None:
     assert broken(POEM.replace("欲窮千里目", "欲窮目千里")) == ("alternation",)
     assert broken(POEM.replace("欲窮千里目", "誰窮目千里")) == ()
     assert broken(POEM.replace("黃河入海流", "黃河海天流")) == ("alternation",)
+    assert broken(POEM.replace("黃河入海流", "黃河入千里")) == ("rhyme", "alternation")
 
 
 def test_three_tones_of_one_kind_and_a_lone_one() -> None:

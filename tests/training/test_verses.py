@@ -156,9 +156,10 @@ def test_padding_changes_neither_the_loss_nor_a_gradient() -> None:
 
 
 def test_a_step_counts_no_padding_in_loss_or_load() -> None:
-    rows = [vocabulary().encode(verse) for verse in (HERON, verses()[-1])]
+    rows = [vocabulary().encode(verse) for verse in (HERON, verses()[-1], HERON._replace(title=""))]
+    assert sum(map(len, rows)) % len(rows)  # as many tokens a poem would hide what is left out
     tokens = padded(rows)
-    batch = next(batches(PART, vocabulary(), steps=1, batch_size=2, seed=0))._replace(tokens=tokens)
+    batch = next(batches(PART, vocabulary(), steps=1, batch_size=3, seed=0))._replace(tokens=tokens)
     expected = next_token_loss(poet()(tokens), tokens, padding=PAD).item()
     state = TrainState.create(add_modules(poet()), steps=1, learning_rate=1e-3)
     report = language_step(state, batch, gamma=0.01, mtp_weight=0.3, padding=PAD)
@@ -184,6 +185,19 @@ def test_prediction_modules_do_not_learn_from_padding() -> None:
         sums.append(loss.item() * (tokens.shape[1] - 1))
     assert sums[0] == pytest.approx(sums[1], rel=1e-6)
     assert sums[0] == pytest.approx((len(row) - 2) * math.log(len(vocabulary())), rel=0.05)
+
+
+def test_a_step_gives_the_modules_no_padding_to_learn() -> None:
+    """The direction in which padding pulls them is none; how far a step goes is cut to a norm."""
+    row, directions = vocabulary().encode(HERON), []
+    for width in (0, 9):
+        state = TrainState.create(add_modules(poet()), steps=1, learning_rate=1e-3)
+        tokens = torch.tensor([row + [PAD] * width])
+        batch = next(batches(PART, vocabulary(), steps=1, batch_size=1, seed=0))
+        language_step(state, batch._replace(tokens=tokens), mtp_weight=0.3, padding=PAD)
+        gradient = state.model.model.layers[-1].eh_proj.weight.grad
+        directions.append(gradient / gradient.norm())
+    torch.testing.assert_close(*directions, rtol=1e-3, atol=1e-6)
 
 
 def test_the_loss_of_characters_is_that_of_the_text_alone() -> None:

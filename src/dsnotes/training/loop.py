@@ -149,11 +149,12 @@ def language_step(
     for indices, _, scores in routings:
         s_prime, _ = normalised(scores)  # sigmoid ones do not sum to 1
         total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
-        total = total + sequence_balance_loss(
-            scores.unflatten(0, (len(tokens), -1)),  # (batch, seq, experts), fewer in a module
-            num_experts_per_tok=indices.shape[1],
-            alpha=sequence_alpha,
-        )
+        if padding is None:
+            total = total + sequence_balance_loss(
+                scores.unflatten(0, (len(tokens), -1)),  # (batch, seq, experts), fewer in a module
+                num_experts_per_tok=indices.shape[1],
+                alpha=sequence_alpha,
+            )
     state.update(total)
     if balancer is not None:
         balancer.observe([routing.indices for routing in routings])
