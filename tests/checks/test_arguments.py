@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 import dsnotes
 from dsnotes.config import DEEPSEEK_V3, TINY
-from dsnotes.data.poems import quatrains
+from dsnotes.data import poems as data_poems
 from dsnotes.model import moe
 from dsnotes.model.balance import BiasBalancer
 from dsnotes.model.cache import LatentCache
@@ -36,7 +36,7 @@ from dsnotes.rl.reward import accuracy_reward
 from dsnotes.rl.reward_model import RewardModel
 from dsnotes.rl.rollout import sample
 from dsnotes.rl.verse import verse_reward
-from dsnotes.training import poems, texts
+from dsnotes.training import poems, texts, verses
 from dsnotes.training.fp8.formats import BLOCK, E4M3, TILE, quantize
 from dsnotes.training.fp8.linear import V3_RECIPE, Bf16Linear, Fp8Linear
 from dsnotes.training.state import Report, Snapshot, TrainState
@@ -47,7 +47,8 @@ MODULES = (
     "checks.numeric",
     *(f"model.{m}" for m in ("balance", "cache", "deepseek", "mla", "mlp", "moe", "mtp", "rope")),
     *("model.speculative", "training.fp8.formats", "training.fp8.gemm", "training.fp8.linear"),
-    *("training.loop", "training.poems", "training.state", "training.texts"),
+    *("training.loop", "training.padding", "training.poems", "training.state", "training.texts"),
+    "training.verses",
     *(f"rl.{m}" for m in ("grpo", "keypoints", "objective", "poet", "ppo", "presets", "r1_zero")),
     *("rl.reward_model", "rl.rollout", "rl.shellgame", "weights.checkpoint", "weights.hf"),
 )
@@ -68,6 +69,8 @@ APART = {
     "weights.hf.to_transformers": "loads transformers, which takes long; tests/weights/test_hf.py",
     "training.poems.vocabulary": "takes nothing",
     "training.poems.held_out": "takes nothing",
+    "training.verses.vocabulary": "takes nothing",
+    "training.verses.Vocabulary.of": "takes poems, as an iterable; tests/training/test_verses.py",
     "training.texts.corpus": "takes one of the names of domains; tests/training/test_texts.py",
     "weights.checkpoint.load": "takes files; tests/weights/test_checkpoint.py",
 }
@@ -691,9 +694,40 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "self": dsnotes.model.mlp.MLP(4, 3),
         "x": floats(2, 4),
     },
+    "training.padding.padding_documents": lambda: {"tokens": ints(2, 3), "padding": 0},
+    "training.padding.without_padding": lambda: {
+        "routings": [moe.Routing(ints(6, 2), floats(6, 2), floats(6, 5))],
+        "tokens": ints(2, 3),
+        "padding": 0,
+    },
+    "training.verses.Vocabulary.__init__": lambda: {"symbols": verses.SPECIALS},
+    "training.verses.Vocabulary.prompt": lambda: {
+        "self": verses.vocabulary(),
+        "form": "五絕",
+        "rhyme": "尤",
+        "title": "登樓",
+    },
+    "training.verses.Vocabulary.encode": lambda: {
+        "self": verses.vocabulary(),
+        "verse": data_poems.verses()[0],
+    },
+    "training.verses.Vocabulary.decode": lambda: {"self": verses.vocabulary(), "tokens": [2, 50]},
+    "training.verses.room": lambda: {"form": "五絕"},
+    "training.verses.padded": lambda: {"rows": [[1, 2], [3]]},
+    "training.verses.batches": lambda: {
+        "poems": data_poems.verses()[:8],
+        "vocabulary": verses.vocabulary(),
+        "steps": 1,
+        "batch_size": 4,
+        "seed": 0,
+    },
+    "training.verses.character_loss": lambda: {
+        "model": poet(),
+        "tokens": ints(2, 3) + torch.tensor([2, 50, 50]),
+    },
     "training.poems.prompt": lambda: {"form": "五", "rhyme": "尤"},
     "training.poems.room": lambda: {"form": "五"},
-    "training.poems.encode": lambda: {"poem": quatrains()[0]},
+    "training.poems.encode": lambda: {"poem": data_poems.quatrains()[0]},
     "training.poems.decode": lambda: {"tokens": [0, 1]},
     "training.poems.batches": lambda: {"steps": 1, "batch_size": 4, "seed": 0},
     "training.poems.character_loss": lambda: {
@@ -718,7 +752,11 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "training.texts.counting_entropy": lambda: {"vocab_size": 5, "jump": 0.1, "ahead": 1},
     "training.loop.moe_layers": lambda: {"model": model()},
-    "training.loop.next_token_loss": lambda: {"logits": floats(2, 3, 5), "tokens": ints(2, 3)},
+    "training.loop.next_token_loss": lambda: {
+        "logits": floats(2, 3, 5),
+        "tokens": ints(2, 3),
+        "padding": 0,
+    },
     "training.loop.language_step": lambda: {
         "state": TrainState.create(model(), steps=1, learning_rate=1e-3),
         "batch": texts.Batch(ints(2, 6), ints(2, below=1)),
@@ -733,7 +771,7 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
 }
 
-MAY_BE_NEGATIVE = {"seed", "x", "eos", "stop_token"}  # -1 is no token, and stops nothing
+MAY_BE_NEGATIVE = {"seed", "x", "eos", "stop_token", "padding"}  # -1 is no token, stops nothing
 # Sizes that the weights of a module, or another argument, fix beside the names they share.
 FIXED = {"hidden", "in", "pairs", "c_r", "n_r", "heads", "channels"}
 

@@ -1,18 +1,29 @@
-"""Regulated quatrains (絕句) and the table of tones and rhymes that they are judged by.
+"""Regulated verse (近體詩) and the table of tones and rhymes that it is judged by.
 
-The characters are traditional, as in the table: one simplified character can stand for two of
-different rhyme. `experiments/prepare_poems.py` has made both files; source and licence are in
-`README.md`, and so are the decisions about characters with two tones.
+`quatrains` are those of five characters a line; `verses` are they and three more forms, each with
+its title where there is one. The characters are traditional, as in the table: one simplified
+character can stand for two of different rhyme. `experiments/prepare_poems.py` has made the files;
+source and licence are in `README.md`, and so are the decisions about characters with two tones.
 """
 
+import os
 import zlib
+from collections.abc import Collection
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import NamedTuple
 
 RHYMES = "東冬江支微魚虞齊佳灰真文元寒刪先蕭肴豪歌麻陽庚青蒸尤侵覃鹽咸"  # 平水韻, level groups
 OBLIQUE = "仄"
 FORMS = {"五": 5, "七": 7}  # characters a line
+TITLE_LENGTH = 12  # characters, at most
+VERSE_FORMS = {
+    "五絕": (4, 5),
+    "七絕": (4, 7),
+    "五律": (8, 5),
+    "七律": (8, 7),
+}  # lines of characters
 _HELD_OUT_OF = 10
 
 
@@ -33,15 +44,38 @@ class Poem(NamedTuple):
         return punctuated(self.lines)
 
 
-def asked_for(form: str, rhyme: str) -> None:
-    """ValueError unless there is such a form and such a rhyme group.
+class Verse(NamedTuple):
+    """A poem in one of `VERSE_FORMS`: lines without punctuation, the rhyme group of the even ones.
+
+    >>> Verse("尤", ("白日依山盡", "黃河入海流", "欲窮千里目", "更上一層樓"), "登鸛雀樓").form
+    '五絕'
+    """
+
+    rhyme: str
+    lines: tuple[str, ...]
+    title: str = ""  # empty where there is none
+
+    @property
+    def form(self) -> str:
+        """One of `VERSE_FORMS`, by the number of lines and the length of the first."""
+        size = len(self.lines), len(self.lines[0])
+        return next(name for name, form in VERSE_FORMS.items() if form == size)
+
+    @property
+    def text(self) -> str:
+        """The poem as it is printed, without its title."""
+        return punctuated(self.lines)
+
+
+def asked_for(form: str, rhyme: str, *, forms: Collection[str] = FORMS) -> None:
+    """ValueError unless the form is one of `forms`, and there is such a rhyme group.
 
     >>> asked_for("五", "冬瓜")
     Traceback (most recent call last):
     ValueError: rhyme must be one of the groups 東冬江...咸, got '冬瓜'
     """
-    if form not in FORMS:
-        raise ValueError(f"form must be one of {list(FORMS)}, got {form!r}")
+    if form not in forms:
+        raise ValueError(f"form must be one of {list(forms)}, got {form!r}")
     if len(rhyme) != 1 or rhyme not in RHYMES:
         raise ValueError(f"rhyme must be one of the groups {RHYMES}, got {rhyme!r}")
 
@@ -55,7 +89,7 @@ def punctuated(lines: tuple[str, ...]) -> str:
     return "".join(line + "，。"[i % 2] for i, line in enumerate(lines))
 
 
-def is_held_out(poem: Poem) -> bool:
+def is_held_out(poem: Poem | Verse) -> bool:
     """Whether a poem is one of the tenth that no training sees; a checksum of its text decides.
 
     >>> is_held_out(Poem("尤", ("白日依山盡", "黃河入海流", "欲窮千里目", "更上一層樓")))
@@ -90,6 +124,54 @@ def parse(text: str) -> list[Poem]:
             raise ValueError(f"line {number} must be a rhyme group and four lines, got {row!r:.40}")
         poems.append(Poem(rhyme, tuple(body[i : i + length] for i in range(0, 4 * length, length))))
     return poems
+
+
+@cache
+def verses(
+    path: str | os.PathLike[str] | None = None, *, held_out: bool = False
+) -> tuple[Verse, ...]:
+    """The poems of four forms for training, or those that are held out.
+
+    Those of the package are `quatrains` and some of each other form. `path` may name the larger
+    `verses.txt` that `experiments/prepare_poems.py --full` writes; the same poems are held out of
+    both. OSError or ValueError for a file that is not there or is none.
+
+        >>> {form: sum(v.form == form for v in verses()) for form in VERSE_FORMS}
+        {'五絕': 6717, '七絕': 2697, '五律': 1794, '七律': 1360}
+        >>> len(verses(held_out=True)), verses(held_out=True)[-1].title
+        (1412, '友人山房')
+    """
+    if path is None:
+        titles = _text("titles").splitlines()
+        rows = zip(parse(_text("quatrains")), titles, strict=True)
+        found = [Verse(poem.rhyme, poem.lines, title) for poem, title in rows]
+        found += parse_verses(_text("verses"))
+    else:
+        found = parse_verses(Path(path).read_text(encoding="utf-8"))
+    return tuple(verse for verse in found if is_held_out(verse) == held_out)
+
+
+def parse_verses(text: str) -> list[Verse]:
+    """Poems from lines such as `尤 白日依山盡黃河入海流欲窮千里目更上一層樓 登鸛雀樓`.
+
+    The title may be missing. ValueError for a line that is none, with its number.
+
+        >>> parse_verses("尤 白日依山盡黃河入海流欲窮千里目更上一層樓 登鸛雀樓")[0].title
+        '登鸛雀樓'
+    """
+    sizes = {count * length: length for count, length in VERSE_FORMS.values()}
+    found = []
+    for number, row in enumerate(text.splitlines(), 1):
+        rhyme, body, title = [*row.split(" "), "", ""][:3] if row.count(" ") < 3 else ("",) * 3
+        length = sizes.get(len(body), 0)
+        if len(rhyme) != 1 or rhyme not in RHYMES or not length or len(title) > TITLE_LENGTH:
+            raise ValueError(
+                f"line {number} must be a rhyme group, the lines of a form and perhaps a title, "
+                f"got {row!r:.40}"
+            )
+        lines = tuple(body[i : i + length] for i in range(0, len(body), length))
+        found.append(Verse(rhyme, lines, title))
+    return found
 
 
 @cache

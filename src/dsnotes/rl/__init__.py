@@ -12,6 +12,8 @@ shellgame     a task a program can check
 keypoints     a task whose reward model can be fooled
 presets       the sizes of a small R1-Zero
 r1_zero       a small R1-Zero: supervised text, then GRPO
-verse         the rules of regulated verse
-poet          a model that writes verse by these rules
+verse         the rules of the regulated quatrain
+regulated     those of four forms of verse, each to be left out by name
+novelty       whether verse is new and varied, which no rule asks
+poet          a model that writes quatrains by the rules
 """

@@ -167,10 +167,23 @@ def verse_reward(
     >>> [round(r, 2) for r in verse_reward([poem, poem], form=["五", "五"], rhyme=["尤", "東"])]
     [1.0, 0.6]
     """
+    return [judge(t, form=f, rhyme=r).reward for t, f, r in asked(completions, form, rhyme)]
+
+
+def asked(
+    completions: Sequence[str], form: Sequence[str], rhyme: Sequence[str]
+) -> list[tuple[str, str, str]]:
+    """Each text with the form and the rhyme group that it was asked for.
+
+    ValueError unless there are as many of each.
+
+        >>> asked(["白日"], ["五"], [])
+        Traceback (most recent call last):
+        ValueError: rhyme must be a list, one per completion (1), got 0
+    """
     for name, column in {"form": form, "rhyme": rhyme}.items():
         if len(column) != len(completions):
             raise ValueError(
                 f"{name} must be a list, one per completion ({len(completions)}), got {len(column)}"
             )
-    rows = zip(completions, form, rhyme, strict=True)
-    return [judge(text, form=f, rhyme=r).reward for text, f, r in rows]
+    return list(zip(completions, form, rhyme, strict=True))

@@ -2,6 +2,8 @@
 
 texts      small data sets
 poems      quatrains, one token a character
+verses     four forms of verse with their titles, in sequences of unequal length
+padding    what is not counted at the end of the shorter ones
 loop       one optimizer step after the other
 growth     one model that grows, part by part
 state      what a run depends on, to stop it and take it up again

@@ -37,6 +37,7 @@ from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.moe import MoE, Routing, record_routing
 from dsnotes.model.mtp import mtp_loss, predict
 from dsnotes.training import texts
+from dsnotes.training.padding import padding_documents, without_padding
 from dsnotes.training.state import Report, Snapshot, TrainState
 
 
@@ -113,6 +114,7 @@ def language_step(
     expert_alpha: float = 0.0,
     sequence_alpha: float = 0.0,
     mtp_weight: float = 0.0,
+    padding: int | None = None,
 ) -> Report:
     """One step of next-token prediction: its loss (nats per token), and the load of each MoE layer.
 
@@ -120,7 +122,9 @@ def language_step(
     batch, `sequence_alpha` that of each sequence (`model.balance`), both summed over the MoE
     layers. All zero: nothing balances. `mtp_weight` is the lambda of `mtp.mtp_loss`; 0 leaves the
     prediction modules alone, and their experts are then not in the load (layers, experts).
-    Bad values raise ValueError as there, as does a weight for a model without modules.
+    `padding` is a token after the end of shorter sequences: nothing predicts it, and it is not in
+    the load. Bad values raise ValueError as there, as does a weight for a model without modules,
+    and `sequence_alpha` with padding.
 
         >>> batch = next(texts.batches(steps=1, batch_size=4, seq_len=16, seed=0))
         >>> state = TrainState.create(model, steps=1, learning_rate=1e-3)
@@ -128,6 +132,8 @@ def language_step(
         torch.Size([2, 16])
     """
     at_least(0, mtp_weight=mtp_weight, expert_alpha=expert_alpha, sequence_alpha=sequence_alpha)
+    if padding is not None and sequence_alpha > 0:
+        raise ValueError(f"sequence_alpha must be 0 with padding, got {sequence_alpha}")
     model = state.model
     moes = moe_layers(model.model.layers) if mtp_weight > 0 else _main_moe_layers(model)
     # a constant 0 needs no biases: gates without them (V1, V2) can be trained as well
@@ -135,17 +141,20 @@ def language_step(
     tokens = batch.tokens.to(model.device)
     with record_routing(model) as routings:
         hidden = model.hidden(tokens)  # (batch, seq, hidden)
-        total = loss = next_token_loss(model.lm_head(hidden), tokens)
+        total = loss = next_token_loss(model.lm_head(hidden), tokens, padding=padding)
         if mtp_weight > 0:
-            total = total + mtp_loss(predict(model, hidden, tokens), tokens, weight=mtp_weight)
+            ahead, documents = predict(model, hidden, tokens), padding_documents(tokens, padding)
+            total = total + mtp_loss(ahead, tokens, weight=mtp_weight, documents=documents)
+    routings = without_padding(routings, tokens, padding)
     for indices, _, scores in routings:
         s_prime, _ = normalised(scores)  # sigmoid ones do not sum to 1
         total = total + expert_balance_loss(s_prime, indices, alpha=expert_alpha)
-        total = total + sequence_balance_loss(
-            scores.unflatten(0, (len(tokens), -1)),  # (batch, seq, experts), fewer in a module
-            num_experts_per_tok=indices.shape[1],
-            alpha=sequence_alpha,
-        )
+        if padding is None:
+            total = total + sequence_balance_loss(
+                scores.unflatten(0, (len(tokens), -1)),  # (batch, seq, experts), fewer in a module
+                num_experts_per_tok=indices.shape[1],
+                alpha=sequence_alpha,
+            )
     state.update(total)
     if balancer is not None:
         balancer.observe([routing.indices for routing in routings])
@@ -177,9 +186,12 @@ def evaluate(model: DeepSeek, batch: texts.Batch) -> Evaluation:
 
 @checked
 def next_token_loss(
-    logits: Float[Tensor, "batch seq vocab"], tokens: Integer[Tensor, "batch seq"]
+    logits: Float[Tensor, "batch seq vocab"],
+    tokens: Integer[Tensor, "batch seq"],
+    *,
+    padding: int | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy, in nats, of each token given the ones before it.
+    """Mean cross-entropy, in nats, of each token given the ones before it, `padding` left out.
 
     ValueError for sequences of one token, or none, of which there is nothing to predict.
 
@@ -189,7 +201,13 @@ def next_token_loss(
     if tokens[:, 1:].numel() == 0:
         raise ValueError(f"tokens must hold two of a sequence, got shape {tuple(tokens.shape)}")
     tokens = token_ids(tokens, vocab_size=logits.shape[-1])
-    return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
+    if padding is not None and bool((tokens[:, 1:] == padding).all()):
+        raise ValueError(f"tokens must hold something else than padding, got {tuple(tokens.shape)}")
+    return F.cross_entropy(
+        logits[:, :-1].flatten(0, 1),
+        tokens[:, 1:].flatten(),
+        ignore_index=-100 if padding is None else padding,
+    )
 
 
 @checked
