@@ -319,9 +319,8 @@ const PoetLab = (() => {
     range: { seed: [1, 99999], shown: [0, WHOLE] },
     controls: [
       { kind: "tabs", name: "view", label: "看什么", options: [["verse", "平仄与韵"], ["experts", "专家"], ["cache", "缓存"], ["draft", "草稿"]] },
-      { kind: "text", name: "words", label: "首句的开头，或整个首句（可以空着）", when: (state, data) => !titled(state, data) },
-      { kind: "text", name: "words", label: "题目（可以空着）", when: titled },
-      { kind: "choice", name: "kind", label: "给它", options: [["line", "首句"], ["title", "题目"]], when: (state, data) => data.title > 0 },
+      { kind: "text", name: "words", label: "给它几个字开头（可以空着）" },
+      { kind: "choice", name: "kind", label: "当作", options: [["line", "首句"], ["title", "题目"]], when: (state, data) => data.title > 0 },
       { kind: "select", name: "form", label: "体裁", options: (state, data) => Object.keys(data.forms).map((form) => [form, form.replace("絕", "绝")]),
         when: (state, data) => Object.keys(data.forms).length > 1 },
       { kind: "select", name: "rhyme", label: "限韵", options: (state, data) => data.rhymes.map((rhyme) => [rhyme, rhyme]) },
@@ -333,7 +332,7 @@ const PoetLab = (() => {
       { kind: "toggle", name: "simple", label: "显示简体" },
     ],
     play: { every: 160, pause: "停", step, done: finished,
-      label: (state, data) => (state.shown > 0 ? (finished(state, data) ? "再写一首" : "接着写") : "写"),
+      label: (state, data) => (finished(state, data) && !refusal(state, data) ? "再写一首" : state.shown > 0 && there(state, data) ? "接着写" : "写"),
       again: (state, data) => (refusal(state, data) || failed(state, data) ? state : { ...state, seed: (state.seed % 99999) + 1, shown: 0 }) },
     presets: [
       { label: "打开时", state: {} },
