@@ -30,8 +30,10 @@ from torch import Tensor
 
 from dsnotes.checks.arguments import checked
 from dsnotes.config import Config
+from dsnotes.data.poems import RHYMES, TITLE_LENGTH, VERSE_FORMS
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mtp import add_modules
+from dsnotes.training import verses
 from dsnotes.training.fp8.formats import BLOCK, quantize
 from dsnotes.weights.checkpoint import SCALE, copies, load_weights, stored
 
@@ -94,6 +96,26 @@ def load_script(path: str | Path) -> tuple[DeepSeek, dict[str, Any]]:
                 tensors[copy + SCALE] = tensors[main + SCALE]
     load_weights(model, tensors)
     return model, header
+
+
+@checked
+def about_verses(vocabulary: verses.Vocabulary, *, label: str) -> dict[str, Any]:
+    """`about` of a model that has read `training.verses`: how it is asked for a poem.
+
+    `label` is what the page calls the model.
+
+        >>> about = about_verses(verses.vocabulary(), label="强化后")
+        >>> about["forms"]["七律"]
+        {'token': 6, 'lines': 8, 'length': 7}
+    """
+    ids = {symbol: token for token, symbol in enumerate(vocabulary.symbols)}
+    forms = {
+        name: {"token": ids[f"<{name}>"], "lines": count, "length": length}
+        for name, (count, length) in VERSE_FORMS.items()
+    }
+    rhymes = {name: ids[f"<{name}>"] for name in RHYMES}
+    tokens = {"text": verses.TEXT, "end": verses.END, "title": TITLE_LENGTH}
+    return {"label": label, "forms": forms, "rhymes": rhymes, **tokens}
 
 
 def _tensors(model: DeepSeek, embedding: str) -> dict[str, Tensor]:

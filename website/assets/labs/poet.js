@@ -98,19 +98,23 @@ const PoetLab = (() => {
   const names = (state, data) => (state.pair && data.models.length > 1 ? data.models.map(({ name }) => name) : [data.models.at(-1).name]);
   const poems = (state, data) => names(state, data).map((name) => poem(state, data, name));
 
-  // What the rules say of a poem, as far as it is written.
+  // What the rules say of the lines that are whole: { breaches: [[rule, line, place]], bound: [[line, place]], rhymes }.
+  // Characters of two tones are counted at the end.
+  const RULES = { form: "字数不对", lines: "重复前面的句子", rhyme: "出韵", words: "重韵", ends: "末字该仄", alternation: "平仄不相间",
+    dui: "失对", nian: "失粘", guping: "孤平", sanping: "三平尾", jokers: "两读的字太多" };
   function judged(found, state, data) {
-    const form = form_of(state, data), { lines: count, length } = form, known = scripts(data).readings;
-    const lines = Verse.split(found.cells.map(({ c }) => c).join(""), length, count) ?? [];
-    return { known, tones: Verse.tone_places(known, lines, state.rhyme, count, length), rhymes: Verse.rhyme_places(known, lines, state.rhyme, count, length) };
+    const { lines: count, length } = form_of(state, data), known = scripts(data).readings;
+    const lines = (Verse.split(found.cells.map(({ c }) => c).join(""), length, count) ?? []).filter((line) => line.length === length);
+    const breaches = lines.length ? Verse.breaches(known, lines, state.rhyme) : [];
+    return { known, bound: Verse.bound(known, lines, state.rhyme), lines: lines.length,
+      breaches: breaches.filter(([rule]) => rule !== "jokers" || lines.length === count) };
   }
 
   function verdict(found, state, data) {
-    if (!found.done && !found.cells.some(({ by }) => by !== "given")) return "";
     if (found.trouble) return found.trouble;
-    const { tones, rhymes } = judged(found, state, data), kept = (list) => list.filter((place) => place.at(-1)).length;
-    const words = `韵 ${kept(rhymes)}/${rhymes.length}，平仄 ${kept(tones)}/${tones.length}`;
-    return found.done && kept(rhymes) === rhymes.length && kept(tones) === tones.length ? `合律：${words}` : words;
+    const { breaches, lines } = judged(found, state, data);
+    if (!lines) return "";
+    return breaches.length ? `${breaches.length} 处不合` : found.done ? "合律" : "还没有不合";
   }
 
   // --- the weights: a script beside this one, asked for when somebody wants a poem ---
@@ -141,14 +145,15 @@ const PoetLab = (() => {
   // What stands beside one character.
   const tint = ({ x, y, f }, colour) => Kit.rect({ x: x - f * 0.62, y: y - f * 0.62, width: f * 1.24, height: f * 1.24, rx: 4, class: `f-${colour} tint` });
   const beside = {
-    verse({ x, y, f, c, line, place, last, r, side }, { known, tones, rhymes }) {
-      const found = Verse.tones(known, c), fits = tones.find(([l, p]) => l === line && p === place)?.[2]; // undefined: a free place
-      const kind = fits === undefined ? "s-soft" : fits ? "s-ink" : "s-red thick", dark = fits === undefined ? "f-soft" : fits ? "f-ink" : "f-red";
+    verse({ x, y, f, c, line, place, last, r, side }, { known, breaches, bound, lines }) {
+      const found = Verse.tones(known, c), here = ([l, p]) => l === line && p === place;
+      const wrong = breaches.filter(([, ...at]) => here(at)), asked_here = bound.some(here);
+      const kind = wrong.length ? "s-red thick" : asked_here ? "s-ink" : "s-soft", dark = wrong.length ? "f-red" : asked_here ? "f-ink" : "f-soft";
       const dot = found ? Kit.circle({ cx: side, cy: y, r, class: `${found === "仄" ? dark : "f-none"} outline ${kind}` })
         + (found.length > 1 ? Kit.path({ d: `M${side} ${y - r}A${r} ${r} 0 0 1 ${side} ${y + r}Z`, class: `${dark} s-none` }) : "") : Kit.text(side, y, "？", { class: "small muted" });
-      const rhyme = place === last && rhymes.find(([l]) => l === line);
-      return dot + (fits === false ? Kit.text(side, y + r + 9, "×", { class: "t-red" }) : "")
-        + (rhyme ? Kit.circle({ cx: x, cy: y, r: f * 0.68, class: `f-none outline ${rhyme[1] ? "s-green thick" : "s-red dash"}` }) : "");
+      const off = wrong.some(([rule]) => rule === "rhyme" || rule === "words");
+      return dot + (wrong.length ? Kit.text(side, y + r + 9, "×", { class: "t-red" }) : "")
+        + (line % 2 && place === last && line < lines ? Kit.circle({ cx: x, cy: y, r: f * 0.68, class: `f-none outline ${off ? "s-red dash" : "s-green thick"}` }) : "");
     },
     experts(at, _, state, data) {
       if (!at.routing) return "";
@@ -188,7 +193,7 @@ const PoetLab = (() => {
       const r = 4.5, sign = (at, kind, words) => Kit.circle({ cx: at, cy: y + 18, r, class: `outline ${kind}` }) + Kit.text(at + 10, y + 18, words, { anchor: "start", class: "small" });
       return sign(x + 6, "f-none s-ink", "平") + sign(x + 46, "f-ink s-ink", "仄") + sign(x + 86, "f-none s-soft", "淡：此处不论") + sign(x + 186, "f-none s-green thick", "大圈：韵脚")
         + Kit.text(x + 270, y + 18, "× 不合", { anchor: "start", class: "small t-red" })
-        + Kit.text(x, y + 46, "双句押韵；偶数字平仄相间，一联相对，两联相粘", { anchor: "start", class: "small muted" });
+        + Kit.text(x, y + 46, "二四六分明，联内相对，联间相粘，忌孤平与三平尾", { anchor: "start", class: "small muted" });
     },
     experts(found, state, data, x, y, w) {
       const load = used(found, state, data), slot = w / load.length, high = Kit.scale([0, Math.max(6, ...load)], [0, 42]);
@@ -259,12 +264,10 @@ const PoetLab = (() => {
     const most = (list) => list.indexOf(Math.max(...list));
     if (state.view === "verse") {
       if (found.trouble) return `这一首没写成：${found.trouble}。`;
-      const { tones, rhymes } = judged(found, state, data), wrong = tones.filter((place) => !place[2]).length;
-      const word = ([line]) => `“${simple(found.cells[line * (form_of(state, data).length + 1) + form_of(state, data).length - 1].c, state, data)}”`;
-      const off = rhymes.filter((place) => !place[1]), group = `${simple(state.rhyme, state, data)}韵`;
-      return (off.length ? `${off.map(word).join("")}不在${group}或重了前面的韵脚，` : `${rhymes.map(word).join("")}都在${group}，`)
-        + (wrong ? `要看平仄的 ${tones.length} 处有 ${wrong} 处不合` : `要看平仄的 ${tones.length} 处都合`)
-        + (off.length || wrong ? "。" : "：<b>合律</b>。");
+      const { breaches } = judged(found, state, data), { lines, length } = form_of(state, data);
+      if (breaches.length) return `第 ${breaches.slice(0, 3).map(([rule, line]) => `${line + 1} 句${RULES[rule]}`).join("，第 ")}${breaches.length > 3 ? `，一共 ${breaches.length} 处` : ""}。`;
+      const words = found.cells.filter((_, i) => i % (2 * (length + 1)) === 2 * length).map(({ c }) => `“${simple(c, state, data)}”`).join("");
+      return `${words}同在${simple(state.rhyme, state, data)}韵，${lines} 句里没有不合的地方：<b>合律</b>。`;
     }
     if (state.view === "experts") {
       const load = used(found, state, data), all = load.reduce((a, b) => a + b, 0);
