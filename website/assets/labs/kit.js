@@ -438,6 +438,7 @@ const Kit = (() => {
     });
     player?.addEventListener("click", () => {
       if (timer) { stop(); return; }
+      plot.scrollIntoView({ block: "nearest" }); // on a phone it may be far above the button
       if (spec.play.done?.(state, data)) update(spec.play.again ? spec.play.again(state, data) : start(spec));
       timer = setInterval(() => {
         update(spec.play.step(state, data));

@@ -265,7 +265,9 @@ const PoetLab = (() => {
     if (state.view === "verse") {
       if (found.trouble) return `这一首没写成：${found.trouble}。`;
       const { breaches } = judged(found, state, data), { lines, length } = form_of(state, data);
-      if (breaches.length) return `第 ${breaches.slice(0, 3).map(([rule, line]) => `${line + 1} 句${RULES[rule]}`).join("，第 ")}${breaches.length > 3 ? `，一共 ${breaches.length} 处` : ""}。`;
+      const rules = [...new Set(breaches.map(([rule]) => rule))];
+      const where = (rule) => [...new Set(breaches.filter(([name]) => name === rule).map(([, line]) => line + 1))].join("、");
+      if (rules.length) return `${rules.map((rule) => `${RULES[rule]}（第 ${where(rule)} 句）`).join("，")}。`;
       const words = found.cells.filter((_, i) => i % (2 * (length + 1)) === 2 * length).map(({ c }) => `“${simple(c, state, data)}”`).join("");
       return `${words}同在${simple(state.rhyme, state, data)}韵，${lines} 句里没有不合的地方：<b>合律</b>。`;
     }
