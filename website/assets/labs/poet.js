@@ -267,7 +267,7 @@ const PoetLab = (() => {
       const { breaches } = judged(found, state, data), { lines, length } = form_of(state, data);
       const rules = [...new Set(breaches.map(([rule]) => rule))];
       const where = (rule) => [...new Set(breaches.filter(([name]) => name === rule).map(([, line]) => line + 1))].join("、");
-      if (rules.length) return `${rules.map((rule) => `${RULES[rule]}（第 ${where(rule)} 句）`).join("，")}。`;
+      if (rules.length) return `${rules.slice(0, 3).map((rule) => `${RULES[rule]}（第 ${where(rule)} 句）`).join("，")}${rules.length > 3 ? `，还有${rules.slice(3).map((rule) => RULES[rule]).join("、")}` : ""}。`;
       const words = found.cells.filter((_, i) => i % (2 * (length + 1)) === 2 * length).map(({ c }) => `“${simple(c, state, data)}”`).join("");
       return `${words}同在${simple(state.rhyme, state, data)}韵，${lines} 句里没有不合的地方：<b>合律</b>。`;
     }
@@ -288,9 +288,10 @@ const PoetLab = (() => {
     if (no) return no;
     if (failed(state, data)) return "取不到权重，或这个浏览器运行不了它。换一个较新的浏览器，或重新载入本页再试。";
     const all = poems(state, data);
-    if (all.every((found) => found.done)) 
+    if (all.every((found) => found.done))
       return all.length === 1 ? said_of(all[0], state, data)
-        : all.map((found, i) => `${data.models[i].label}：${said_of(found, state, data)}`).join(state.view === "verse" ? "" : "<br>");
+        : state.view === "verse" ? `${all.map((found, i) => `${data.models[i].label}的一首，${found.trouble ? `没写成：${found.trouble}` : verdict(found, state, data)}`).join("；")}。`
+          : all.map((found, i) => `${data.models[i].label}：${said_of(found, state, data)}`).join("<br>");
     if (names(state, data).some((name) => asked[name] === "loading") && !there(state, data)) return `正在取权重，${megabytes(wanted(state, data))}……`;
     if (state.shown && there(state, data)) return "正在写，一步一步来；按“停”可以停下看。";
     const size = wanted(state, data), how = titled(state, data) ? `题目是“${words.join("")}”` : words.length ? `接着首句“${words.join("")}”` : "没有题目";
