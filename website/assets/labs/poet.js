@@ -149,11 +149,13 @@ const PoetLab = (() => {
       const found = Verse.tones(known, c), here = ([l, p]) => l === line && p === place;
       const wrong = breaches.filter(([, ...at]) => here(at)), asked_here = bound.some(here);
       const kind = wrong.length ? "s-red thick" : asked_here ? "s-ink" : "s-soft", dark = wrong.length ? "f-red" : asked_here ? "f-ink" : "f-soft";
-      const dot = found ? Kit.circle({ cx: side, cy: y, r, class: `${found === "仄" ? dark : "f-none"} outline ${kind}` })
-        + (found.length > 1 ? Kit.path({ d: `M${side} ${y - r}A${r} ${r} 0 0 1 ${side} ${y + r}Z`, class: `${dark} s-none` }) : "") : Kit.text(side, y, "？", { class: "small muted" });
+      const half = Kit.path({ d: `M${side} ${y - r}A${r} ${r} 0 0 1 ${side} ${y + r}Z`, class: `${dark} s-none` });
+      const dot = found === "" ? Kit.text(side, y, "？", { class: "small muted" })
+        : Kit.circle({ cx: side, cy: y, r, class: `${found === "仄" ? dark : "f-none"} outline ${kind}` }) + (found.length > 1 ? half : "");
       const off = wrong.some(([rule]) => rule === "rhyme" || rule === "words");
       return dot + (wrong.length ? Kit.text(side, y + r + 9, "×", { class: "t-red" }) : "")
-        + (line % 2 && place === last && line < lines ? Kit.circle({ cx: x, cy: y, r: f * 0.68, class: `f-none outline ${off ? "s-red dash" : "s-green thick"}` }) : "");
+        + (line % 2 && place === last && line < lines
+          ? Kit.circle({ cx: x, cy: y, r: f * 0.68, class: `f-none outline ${off ? "s-red dash" : "s-green thick"}` }) : "");
     },
     experts(at, _, state, data) {
       if (!at.routing) return "";
@@ -190,18 +192,25 @@ const PoetLab = (() => {
   }
   const panel = {
     verse(found, state, data, x, y, w) {
-      const r = 4.5, sign = (at, kind, words) => Kit.circle({ cx: at, cy: y + 18, r, class: `outline ${kind}` }) + Kit.text(at + 10, y + 18, words, { anchor: "start", class: "small" });
-      return sign(x + 6, "f-none s-ink", "平") + sign(x + 46, "f-ink s-ink", "仄") + sign(x + 86, "f-none s-soft", "淡：此处不论") + sign(x + 186, "f-none s-green thick", "大圈：韵脚")
+      const sign = (at, kind, words) => Kit.circle({ cx: x + at, cy: y + 18, r: 4.5, class: `outline ${kind}` })
+        + Kit.text(x + at + 10, y + 18, words, { anchor: "start", class: "small" });
+      return sign(6, "f-none s-ink", "平") + sign(46, "f-ink s-ink", "仄") + sign(86, "f-none s-soft", "淡：此处不论")
+        + sign(186, "f-none s-green thick", "大圈：韵脚")
         + Kit.text(x + 270, y + 18, "× 不合", { anchor: "start", class: "small t-red" })
         + Kit.text(x, y + 46, "二四六分明，联内相对，联间相粘，忌孤平与三平尾", { anchor: "start", class: "small muted" });
     },
     experts(found, state, data, x, y, w) {
       const load = used(found, state, data), slot = w / load.length, high = Kit.scale([0, Math.max(6, ...load)], [0, 42]);
-      return load.map((n, e) => Kit.rect({ x: x + e * slot + slot * 0.14, y: y + 62 - high(n), width: slot * 0.72, height: high(n), class: `f-${EXPERTS[e % EXPERTS.length]}` })
-        + Kit.text(x + (e + 0.5) * slot, y + 75, e, { class: "small bold" }) + (n ? Kit.text(x + (e + 0.5) * slot, y + 54 - high(n), n, { class: "small muted" }) : "")).join("");
+      return load.map((n, e) => {
+        const middle = x + (e + 0.5) * slot, colour = EXPERTS[e % EXPERTS.length];
+        return Kit.rect({ x: middle - slot * 0.36, y: y + 62 - high(n), width: slot * 0.72, height: high(n), class: `f-${colour}` })
+          + Kit.text(middle, y + 75, e, { class: "small bold" })
+          + (n ? Kit.text(middle, y + 54 - high(n), n, { class: "small muted" }) : "");
+      }).join("");
     },
     cache(found, state, data, x, y, w) {
-      const { tokens, latent, full } = cached(found, state, data), most = cached({ cells: Array(length_of(form_of(state, data)) + data.title), done: true }, { ...state, words: "" }, data).full;
+      const { tokens, latent, full } = cached(found, state, data), longest = length_of(form_of(state, data)) + data.title;
+      const most = cached({ cells: Array(longest), done: true }, { ...state, words: "" }, data).full;
       const long = Kit.scale([0, most], [0, w - 4]);
       return [["潜在向量", latent, "f-green"], ["若存下每个头的键和值", full, "f-grey"]].map(([words, value, kind], i) =>
         Kit.text(x, y + 14 + i * 38, `${words}：${Kit.bytes(value)}`, { anchor: "start" })
@@ -209,9 +218,11 @@ const PoetLab = (() => {
         + Kit.text(x + w, y + 14, `${tokens} 个 token`, { anchor: "end", class: "muted" });
     },
     draft(found, state, data, x, y, w) {
-      const legend = Kit.rect({ x, y: y + 11, width: 14, height: 14, rx: 3, class: "f-green tint" }) + Kit.text(x + 20, y + 18, "草稿说中的", { anchor: "start", class: "small" })
-        + Kit.text(x + 106, y + 18, "字", { class: "small muted" }) + Kit.line({ x1: x + 98, y1: y + 18, x2: x + 114, y2: y + 18, class: "s-red" }) + Kit.text(x + 120, y + 18, "被拒的草稿", { anchor: "start", class: "small" });
-      return legend + Kit.text(x, y + 46, "预测模块猜下一个字，主模型一步里核对它，再写一个", { anchor: "start", class: "small muted" });
+      const words = (at, text) => Kit.text(x + at, y + 18, text, { anchor: "start", class: "small" });
+      return Kit.rect({ x, y: y + 11, width: 14, height: 14, rx: 3, class: "f-green tint" }) + words(20, "草稿说中的")
+        + Kit.text(x + 106, y + 18, "字", { class: "small muted" })
+        + Kit.line({ x1: x + 98, y1: y + 18, x2: x + 114, y2: y + 18, class: "s-red" }) + words(120, "被拒的草稿")
+        + Kit.text(x, y + 46, "预测模块猜下一个字，主模型一步里核对它，再写一个", { anchor: "start", class: "small muted" });
     },
   };
 
@@ -237,7 +248,8 @@ const PoetLab = (() => {
       return beside[state.view](at, marks, state, data) + glyph(cx, cy, simple(cell.c, state, data), f, kind);
     }).join("");
     const title = titled(state, data) ? understood(state.words, data).words : [...state.form, " ", state.rhyme, "韻"];
-    const heading = title.map((c, i) => glyph(right - margin / 2, top + 18 + i * (margin < 30 ? 17 : 20), simple(c, state, data), margin < 30 ? 13 : 16, "muted")).join("");
+    const small = margin < 30 ? 13 : 16;
+    const heading = title.map((c, i) => glyph(right - margin / 2, top + 18 + i * small * 1.28, simple(c, state, data), small, "muted")).join("");
     return { height: top + high + PANEL - y, text: found.cells.map(({ c }) => c).join(""),
       body: Kit.text(left, y + 14, data.models.find((model) => model.name === name).label, { anchor: "start", class: "muted" })
         + Kit.text(right, y + 14, names(state, data).length > 1 ? verdict(found, state, data) : `种子 ${state.seed}`, { anchor: "end", class: "small muted" })
@@ -267,20 +279,23 @@ const PoetLab = (() => {
       const { breaches } = judged(found, state, data), { lines, length } = form_of(state, data);
       const rules = [...new Set(breaches.map(([rule]) => rule))];
       const where = (rule) => [...new Set(breaches.filter(([name]) => name === rule).map(([, line]) => line + 1))].join("、");
-      if (rules.length) return `${rules.slice(0, 3).map((rule) => `${RULES[rule]}（第 ${where(rule)} 句）`).join("，")}${rules.length > 3 ? `，还有${rules.slice(3).map((rule) => RULES[rule]).join("、")}` : ""}。`;
+      const more = rules.length > 3 ? `，还有${rules.slice(3).map((rule) => RULES[rule]).join("、")}` : "";
+      if (rules.length) return `${rules.slice(0, 3).map((rule) => `${RULES[rule]}（第 ${where(rule)} 句）`).join("，")}${more}。`;
       const words = found.cells.filter((_, i) => i % (2 * (length + 1)) === 2 * length).map(({ c }) => `“${simple(c, state, data)}”`).join("");
       return `${words}同在${simple(state.rhyme, state, data)}韵，${lines} 句里没有不合的地方：<b>合律</b>。`;
     }
     if (state.view === "experts") {
       const load = used(found, state, data), all = load.reduce((a, b) => a + b, 0);
-      return `第 ${state.layer} 层里，每个字由两个专家算，底色是占得多的那个；这首诗去得最多的是专家 ${most(load)}，占 ${Kit.percent(Math.max(...load) / all)}。`;
+      return `第 ${state.layer} 层里，每个字由 ${data.config.num_experts_per_tok} 个专家算，底色是占得多的那个；`
+        + `这首诗去得最多的是专家 ${most(load)}，占 ${Kit.percent(Math.max(...load) / all)}。`;
     }
     if (state.view === "cache") {
       const { tokens, latent, full } = cached(found, state, data);
       return `${tokens} 个 token 读进来，缓存了 <b>${Kit.bytes(latent)}</b>；若存下每个头的键和值，要 ${Kit.num(full / latent, 2)} 倍。`;
     }
     const { written, steps, accepted, refused } = drafted(found);
-    return `主模型走了 <b>${steps}</b> 步写出 ${written} 个字，每步 ${Kit.fix(written / steps, 2)} 个；草稿接受率 ${Kit.percent(accepted / Math.max(1, accepted + refused))}。`;
+    return `主模型走了 <b>${steps}</b> 步写出 ${written} 个字，每步 ${Kit.fix(written / steps, 2)} 个；`
+      + `草稿接受率 ${Kit.percent(accepted / Math.max(1, accepted + refused))}。`;
   }
 
   function say(state, data) {
@@ -288,14 +303,18 @@ const PoetLab = (() => {
     if (no) return no;
     if (failed(state, data)) return "取不到权重，或这个浏览器运行不了它。换一个较新的浏览器，或重新载入本页再试。";
     const all = poems(state, data);
-    if (all.every((found) => found.done))
-      return all.length === 1 ? said_of(all[0], state, data)
-        : state.view === "verse" ? `${all.map((found, i) => `${data.models[i].label}的一首，${found.trouble ? `没写成：${found.trouble}` : verdict(found, state, data)}`).join("；")}。`
-          : all.map((found, i) => `${data.models[i].label}：${said_of(found, state, data)}`).join("<br>");
+    if (all.every((found) => found.done)) {
+      if (all.length === 1) return said_of(all[0], state, data);
+      const short = (found) => (found.trouble ? `没写成：${found.trouble}` : verdict(found, state, data));
+      const told = all.map((found, i) => (state.view === "verse" ? `${data.models[i].label}的一首，${short(found)}`
+        : `${data.models[i].label}：${said_of(found, state, data)}`));
+      return state.view === "verse" ? `${told.join("；")}。` : told.join("<br>");
+    }
     if (names(state, data).some((name) => asked[name] === "loading") && !there(state, data)) return `正在取权重，${megabytes(wanted(state, data))}……`;
     if (state.shown && there(state, data)) return "正在写，一步一步来；按“停”可以停下看。";
-    const size = wanted(state, data), how = titled(state, data) ? `题目是“${words.join("")}”` : words.length ? `接着首句“${words.join("")}”` : "没有题目";
-    return `${Kit.escape(how)}，温度 ${Kit.fix(state.temperature, 1)}，种子 ${state.seed}${changed.length ? `（${changed.map(([a, b]) => `${a} 作 ${b}`).join("，")}）` : ""}。按“写”开始`
+    const size = wanted(state, data), given = words.join(""), what = titled(state, data) ? `题目是“${given}”` : `接着首句“${given}”`;
+    const turned = changed.length ? `（${changed.map(([a, b]) => `${a} 作 ${b}`).join("，")}）` : "";
+    return `${given ? what : "没有题目"}，温度 ${Kit.fix(state.temperature, 1)}，种子 ${state.seed}${turned}。按“写”开始`
       + (size ? `，先取 ${megabytes(size)} 的权重。` : "。");
   }
 
