@@ -69,7 +69,7 @@ def save(
         old.unlink(missing_ok=True)
     shards: list[dict[str, Tensor]] = [{}]
     room, total = shard_bytes, 0
-    for name, tensor in _stored(model.state_dict(), fp8=fp8):
+    for name, tensor in stored(model.state_dict(), fp8=fp8):
         if tensor.nbytes > room and shards[-1]:
             shards.append({})
             room = shard_bytes
@@ -162,7 +162,7 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
             return tensors[name]
         return dequantize(Quantized(tensors[name], tensors[name + SCALE].float(), BLOCK))
 
-    for copy, main in _copies(model.config):
+    for copy, main in copies(model.config):
         if copy in state:
             ours, theirs = read(copy), read(main)
             if ours.dtype != theirs.dtype or not torch.equal(ours, theirs):
@@ -173,7 +173,7 @@ def load_weights(model: DeepSeek, tensors: Mapping[str, Tensor]) -> None:
         target.copy_(read(name))
 
 
-def _stored(state: dict[str, Tensor], *, fp8: bool) -> Iterator[tuple[str, Tensor]]:
+def stored(state: dict[str, Tensor], *, fp8: bool) -> Iterator[tuple[str, Tensor]]:
     """Names and tensors as they go to the files; each with memory of its own, as these need it."""
     for name, tensor in state.items():
         if not fp8 or name.endswith("e_score_correction_bias"):
@@ -222,7 +222,7 @@ def _check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {expected}, got {tuple(tensor.shape)}")
 
 
-def _copies(config: Config) -> Iterator[tuple[str, str]]:
+def copies(config: Config) -> Iterator[tuple[str, str]]:
     """Tensors that each prediction module holds a second time, and the originals."""
     for k in range(config.num_nextn_predict_layers):
         layer = f"model.layers.{config.num_hidden_layers + k}"

@@ -258,7 +258,10 @@ const Kit = (() => {
       button.addEventListener("click", () => set({ ...start(spec), ...kept(), ...copy(differs) }));
       presets.append(button);
     }
-    const player = spec.play && make("button", { type: "button", class: "play" }, spec.play.label ?? "播放");
+    const player = spec.play && make("button", { type: "button", class: "play" });
+    const play_label = () => { // what a click on it would do
+      player.textContent = timer ? spec.play.pause ?? "暂停" : of(spec.play.label, state, data) ?? "播放";
+    };
     const again = make("button", { type: "button", class: "quiet" }, "恢复");
     const link = make("button", { type: "button", class: "quiet" }, "复制链接");
     const goals = (spec.goals ?? []).map((goal) => {
@@ -288,7 +291,7 @@ const Kit = (() => {
       const words = spec.say(state, data);
       if (said.innerHTML !== words) said.innerHTML = words;
       for (const { given, node, show } of controls) {
-        node.hidden = given.when ? !given.when(state) : false;
+        node.hidden = given.when ? !given.when(state, data) : false;
         show(state);
       }
       [...presets.children].forEach((button, i) => button.setAttribute("aria-pressed",
@@ -298,6 +301,7 @@ const Kit = (() => {
           reply.innerHTML = `做到了：${goal.reply}`;
           node.classList.add("reached");
         }
+      if (player) play_label();
       lab.labState = state;
     }
     const address = () => {
@@ -311,7 +315,7 @@ const Kit = (() => {
     function stop() {
       clearInterval(timer);
       timer = null;
-      if (player) player.textContent = spec.play.label ?? "播放";
+      if (player) play_label();
     }
 
     // --- from the reader to the state ---
@@ -434,12 +438,13 @@ const Kit = (() => {
     });
     player?.addEventListener("click", () => {
       if (timer) { stop(); return; }
+      plot.scrollIntoView({ block: "nearest" }); // on a phone it may be far above the button
       if (spec.play.done?.(state, data)) update(spec.play.again ? spec.play.again(state, data) : start(spec));
-      player.textContent = "暂停";
       timer = setInterval(() => {
         update(spec.play.step(state, data));
         if (spec.play.done?.(state, data)) { stop(); save(); }
       }, spec.play.every);
+      play_label();
     });
 
     // --- the address, the width ---

@@ -7,7 +7,8 @@
 
 The figure is ``website/assets/labs/router.js``; what all share is ``kit.js`` beside it. Numbers
 that it needs from dsnotes or from a recorded run come from ``data()`` in ``labs/router.py``, where
-there is one, and are laid into the page. Without scripts and on paper stands the state the figure
+there is one, and are laid into the page; that module may also name ``SCRIPTS`` that the figure's
+own builds on. Without scripts and on paper stands the state the figure
 opens in: the same function draws it here, wide and narrow.
 """
 
@@ -54,11 +55,18 @@ def as_json(name: str) -> str:
     return text.replace("<", "\\u003c")  # it stands inside a script element
 
 
+def scripts(name: str) -> list[str]:
+    """The scripts of a figure, in the order in which they run; a large one names its parts."""
+    module = data_module(name)
+    parts = getattr(import_module(module), "SCRIPTS", ()) if module else ()
+    return ["kit", *parts, name]
+
+
 @cache
 def engine(name: str, pid: int) -> MiniRacer:
     """A JavaScript engine with the figure; one per process, for it does not survive a fork."""
     racer = MiniRacer()
-    for script in ("kit", name):
+    for script in scripts(name):
         racer.eval((FOLDER / f"{script}.js").read_text("utf8"))
     return racer
 
@@ -81,7 +89,7 @@ class Lab(SphinxDirective):
         if name == "kit" or not path.is_file():
             there = ", ".join(sorted(p.stem for p in FOLDER.glob("*.js") if p.stem != "kit"))
             raise self.error(f"lab: no figure {name!r}; there are {there}")
-        sources = [path, FOLDER / "kit.js"]
+        sources: list[str | Path] = [FOLDER / f"{script}.js" for script in scripts(name)]
         if module := data_module(name):
             sources.append(inspect.getfile(import_module(module)))
         for source in sources:
@@ -118,8 +126,8 @@ def skip(self, node):
 def add_files(app, pagename, templatename, context, doctree):
     """Scripts only where there is something for them to do."""
     names = {node["figure_name"] for node in doctree.findall(lab)} if doctree is not None else ()
-    for name in ["kit", *sorted(names)] * bool(names):
-        app.add_js_file(f"labs/{name}.js", loading_method="defer")
+    for script in dict.fromkeys(part for name in sorted(names) for part in scripts(name)):
+        app.add_js_file(f"labs/{script}.js", loading_method="defer")
 
 
 def setup(app):
