@@ -1,6 +1,7 @@
 """The overlapped pair of `experiments/overlap_gpu.py`, on gloo, and what its record says."""
 
 import functools
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dsnotes.data import find
 from dsnotes.training.dualpipe.launch import Ranks
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "experiments"))  # also in the processes
@@ -65,3 +67,40 @@ def test_serial_equals_autograd_in_one_process(found, monkeypatch) -> None:
         for i, layer in enumerate(layers):
             for name, parameter in layer.named_parameters():
                 near(result[f"{i}.{name}"], parameter.grad)
+
+
+# --- the record ---
+
+TABLES = json.loads(find("runs/overlap_gpu.json").read_text("utf-8"))["tables"]
+ROWS = [row for name in overlap_gpu.CASES for row in TABLES[name]]
+
+
+def test_the_record_has_every_case_and_equal_results() -> None:
+    assert TABLES["far"] == 0
+    for name, cases in overlap_gpu.CASES.items():
+        assert [row | case for row, case in zip(TABLES[name], cases, strict=True)] == TABLES[name]
+
+
+def test_the_shares_of_the_record_follow_from_its_times() -> None:
+    for row in ROWS:
+        assert row["ratio"] == pytest.approx(row["compute"] / row["communication"], rel=2e-3)
+        hidden = (row["serial"] - row["overlapped"]) / row["communication"]
+        assert row["hidden"] == pytest.approx(hidden, abs=2e-3)
+        assert row["hidden"] < min(1, row["ratio"])  # no more than there is to hide it behind
+
+
+def test_more_thread_blocks_hide_less() -> None:
+    """As the page says, at about the same ratio of compute to communication."""
+    near = [row for row in TABLES["blocks"] if 1.1 < row["ratio"] < 1.3]
+    assert [row["blocks"] for row in near] == [3, 8, 16, 20]
+    hidden = [row["hidden"] for row in near]
+    assert hidden == sorted(hidden, reverse=True)
+
+
+def test_the_timelines_hold_every_piece_and_message() -> None:
+    layers = overlap_gpu.SIZE["layers"]
+    for trace in TABLES["traces"]:
+        assert len(trace["messages"]) == 4 * layers
+        assert len(trace["pieces"]) == 2 + 2 * 3 * layers  # F, I and W of two pieces, the two ends
+        ends = [end for _, _, end in trace["messages"]]
+        assert ends == sorted(ends)
