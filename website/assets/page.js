@@ -62,13 +62,15 @@
       box.getBoundingClientRect(); // laid out now, or the time spent would not be seen
     }
     if (late.length) later(settle);
-    else {
-      start(); // what was not laid out had no width
-      document.documentElement.dataset.settled = "true";
-    }
+    else settled();
+  };
+  const settled = () => {
+    start(); // what was not laid out had no width
+    document.documentElement.dataset.settled = "true";
   };
   const settleAll = () => {
     for (const box of late.splice(0)) box.style.contentVisibility = "visible";
+    settled(); // now, before the browser looks where the end is
   };
   addEventListener("keydown", (event) => event.key === "End" && settleAll());
 
