@@ -21,11 +21,12 @@ def _names(
 
     from dsnotes.config import DEEPSEEK_V3, TINY
     from dsnotes.model.deepseek import DeepSeek
-    from dsnotes.training.poems import vocabulary
+    from dsnotes.training import poems, verses
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     doctest_namespace.update(torch=torch, F=F, TINY=TINY, DEEPSEEK_V3=DEEPSEEK_V3)
-    doctest_namespace.update(POET=replace(TINY, vocab_size=len(vocabulary())))
+    doctest_namespace.update(POET=replace(TINY, vocab_size=len(poems.vocabulary())))
+    doctest_namespace.update(BARD=replace(TINY, vocab_size=len(verses.vocabulary())))
     doctest_namespace.update(model=DeepSeek(TINY), tokens=torch.randint(TINY.vocab_size, (2, 16)))

@@ -45,6 +45,12 @@ from dsnotes.training.fp8.linear import QUANTIZED_LINEARS
 from dsnotes.weights.shards import INDEX, SINGLE, read_tensors, some
 
 SCALE = "_scale_inv"  # appended to the name of the weight
+QUANTIZATION = {  # as the released config.json says it; without it others read no scales
+    "activation_scheme": "dynamic",
+    "fmt": "e4m3",
+    "quant_method": "fp8",
+    "weight_block_size": list(BLOCK),
+}
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -82,8 +88,8 @@ def save(
         save_file(shard, folder / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(shard, file)
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    config = json.dumps(model.config.to_json(), indent=2)
-    (folder / "config.json").write_text(config, "utf8")
+    config = model.config.to_json() | ({"quantization_config": QUANTIZATION} if fp8 else {})
+    (folder / "config.json").write_text(json.dumps(config, indent=2), "utf8")
     (folder / INDEX).write_text(json.dumps(index, indent=2), "utf8")
 
 
