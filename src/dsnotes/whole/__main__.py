@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA GPU on this machine")
+    if given.threads < 1:
+        parser.error(f"--threads must be at least 1, got {given.threads}")
     torch.set_num_threads(given.threads)
     if given.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # products in TF32
@@ -64,8 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
             until=given.until,
             progress=True,
         )
-        len(run.poems)  # a corpus that is none is refused before anything is trained
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         parser.error(str(error))
 
     def ask_to_stop(number: int, frame: object) -> None:

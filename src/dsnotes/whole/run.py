@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from dsnotes.checks.arguments import checked
+from dsnotes.checks.numeric import at_least
 from dsnotes.data.poems import Verse, verses
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.rl.novelty import Known
@@ -43,7 +44,8 @@ class Run:
     pretrains with FP8 inputs of the linear layers. After `until` seconds the run stops by
     `Stopped`, as it does once `stop` is set: in a stage that trains, after the step at hand.
 
-    ValueError for an unknown size, and for a folder that holds a run with other settings.
+    ValueError for an unknown size, a corpus that is none or too small, a folder that holds a run
+    with other settings; OSError for a file that is not there.
 
         >>> run = Run("tiny-0", size="tiny", seed=0)
         >>> run.stage("counting", lambda run: {"poems": len(run.poems)})["poems"]
@@ -72,6 +74,10 @@ class Run:
         self.fp8, self.progress = fp8, progress
         self.stop, self._until = False, until
         self._began = time.monotonic()
+        at_least(0, seed=seed, until=until)
+        torch.device(device)  # RuntimeError for what is none
+        if not self.poems or not self.held_out:
+            raise ValueError(f"corpus must hold poems to train on and to hold out, got {corpus}")
         file = None if corpus is None else Path(corpus).name
         settings = {"size": size, "seed": seed, "corpus": file, "fp8": fp8, **asdict(self.size)}
         self.settings = json.loads(json.dumps(settings))

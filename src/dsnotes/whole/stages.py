@@ -98,7 +98,8 @@ def reject(run: Run) -> Result:
     forms, rows = {}, []
     for i, form in enumerate(VERSE_FORMS):
         own = [verse for verse in run.poems if verse.form == form]
-        chosen = torch.randint(len(own), (run.size.sampled,), generator=generator).tolist()
+        count = run.size.sampled if own else 0
+        chosen = torch.randint(max(len(own), 1), (count,), generator=generator).tolist()
         asked = [own[place] for place in chosen]
         texts = write(model, run.vocabulary, asked, sampler=run.generator(len(VERSE_FORMS) + i))
         kept = [

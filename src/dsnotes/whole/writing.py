@@ -120,7 +120,8 @@ def poem_reward(
     rules = partial(regulated_reward, without=without)
     every = partial(every_rule_reward, without=without)
     new = partial(novelty_reward, known=known)
-    return weighted_sum([rules, every, new, diversity_reward], weights=[1, 0.5, novelty, diversity])
+    terms = {rules: 1.0, every: 0.5, new: novelty, diversity_reward: diversity}
+    return weighted_sum(list(terms), weights=list(terms.values()))
 
 
 def every_rule_reward(
