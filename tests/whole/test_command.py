@@ -16,7 +16,7 @@ from dsnotes.weights.script import load_script
 from dsnotes.whole import run as runs
 from dsnotes.whole.__main__ import STAGES, UNFINISHED, main
 
-TIMES = {"seconds", "minutes", "tokens_per_second"}
+TIMES = {"seconds", "cpu_seconds", "minutes", "cpu_minutes", "tokens_per_second"}
 
 
 def arguments(out: Path, corpus: Path, *more: str) -> list[str]:

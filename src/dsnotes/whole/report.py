@@ -16,6 +16,7 @@ MODELS = {
     "distill": "student",
     "reinforce_small": "RL on the small model",
 }
+_CLOCKS = {"seconds": "minutes", "cpu_seconds": "cpu_minutes"}
 _COLUMNS = ("copied", "characters", "loss", "max_vio")
 
 
@@ -26,7 +27,8 @@ def report(run: Run) -> Result:
     clock = run.result("clock") or {}
     text = [*_table(found["corpus"], rows), "", *_lines(found, clock)]
     (run.folder / "report.md").write_text("\n".join(text) + "\n", "utf8")
-    return {"rows": rows, "minutes": round(sum(clock.values()) / 60, 1)}
+    totals = {which: sum(spent[which] for spent in clock.values()) for which in _CLOCKS}
+    return {"rows": rows, **{name: round(totals[which] / 60, 1) for which, name in _CLOCKS.items()}}
 
 
 def row(judged: dict[str, Any]) -> dict[str, Any]:
@@ -53,7 +55,7 @@ def _table(corpus: Result, rows: dict[str, dict[str, Any]]) -> list[str]:
     return ["| " + " | ".join(cells) + " |" for cells in lines]
 
 
-def _lines(found: dict[str, Result], clock: dict[str, float]) -> list[str]:
+def _lines(found: dict[str, Result], clock: dict[str, dict[str, float]]) -> list[str]:
     decode, release = found["decode"], found["release"]
     rates = ", ".join(f"{way} {rate:.0f}" for way, rate in decode["tokens_per_second"].items())
     accepted = ", ".join(f"{share:.0%} at {t}" for t, share in decode["accepted"].items())
@@ -67,8 +69,11 @@ def _lines(found: dict[str, Result], clock: dict[str, float]) -> list[str]:
     for kind, its in found["pretrain"]["specialists"].items():
         where = f"layer {its['layer']}, expert {its['expert']}"
         lines.append(f"{kind}: {where} takes {its['share']:.0%}, of others {its['others']:.0%}")
-    spent = ", ".join(f"{name} {seconds:.0f}" for name, seconds in clock.items())
-    return [*lines, f"seconds: {spent}; {sum(clock.values()) / 60:.1f} minutes in all"]
+    for which, name in _CLOCKS.items():
+        each = ", ".join(f"{stage} {spent[which]:.0f}" for stage, spent in clock.items())
+        total = sum(spent[which] for spent in clock.values()) / 60
+        lines.append(f"{which}: {each}; {total:.1f} {name} in all")
+    return lines
 
 
 def _percent(share: float | None) -> str:

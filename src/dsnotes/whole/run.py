@@ -90,18 +90,20 @@ class Run:
             raise ValueError(f"out must be a folder of this run, {out} has another {other[0]}")
 
     def stage(self, name: str, work: Callable[["Run"], Result]) -> Result:
-        """What `work` finds, from the file if it is done; `seconds` are those of all calls."""
+        """What `work` finds, from the file if it is done; the times are those of all calls."""
         found = self.result(name)
         if found is None:
             if self.is_over():
                 raise Stopped(f"stopped before {name}")
-            began, spent = time.monotonic(), self.result("clock") or {}
+            began, clock = _clock(), self.result("clock") or {}
+            spent = clock.setdefault(name, dict.fromkeys(began, 0.0))
             try:
                 found = work(self)
             finally:
-                spent[name] = round(spent.get(name, 0.0) + time.monotonic() - began, 1)
-                self._write("clock", spent)
-            self._write(name, {**found, "seconds": spent[name]})
+                for which, now in _clock().items():
+                    spent[which] = round(spent[which] + now - began[which], 1)
+                self._write("clock", clock)
+            self._write(name, {**found, **spent})
             (self.folder / f"{name}.pt").unlink(missing_ok=True)
         return self.result(name) or {}
 
@@ -188,3 +190,8 @@ class Run:
         unfinished = self.folder / f"{name}.unfinished"
         unfinished.write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n", "utf8")
         os.replace(unfinished, self.folder / f"{name}.json")
+
+
+def _clock() -> dict[str, float]:
+    """Now, by the wall and by what the process has used of the CPU."""
+    return {"seconds": time.monotonic(), "cpu_seconds": time.process_time()}

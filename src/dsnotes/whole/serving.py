@@ -80,7 +80,7 @@ def decode(run: Run) -> Result:
 def release(run: Run) -> Result:
     """Save the model as released; read it back, here and by transformers; compare greedy poems.
 
-    `same_by_transformers` is the share of equal ones, null where transformers is not installed.
+    `same_by_transformers` is the share of equal ones, null where it or accelerate is not installed.
     """
     model = run.model("reinforce")
     folder = run.keep("release", model, fp8=True)
@@ -90,7 +90,7 @@ def release(run: Run) -> Result:
     texts = [ours.generate(prompt, max_new_tokens=length).tolist() for prompt in prompts]
     unrounded = [model.generate(prompt, max_new_tokens=length).tolist() for prompt in prompts]
     theirs = None
-    if find_spec("transformers") is not None:
+    if find_spec("transformers") and find_spec("accelerate"):
         theirs = _same(texts, _by_transformers(folder, prompts, length))
     page = {name: _script(run, name, *source) for name, source in _PAGE.items()}
     return {
@@ -108,7 +108,10 @@ def _by_transformers(folder: Path, prompts: Sequence[Tensor], length: int) -> li
 
     transformers.logging.set_verbosity_error()  # of the prediction module, which it passes over
     transformers.logging.disable_progress_bar()
-    peer: Any = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    config: Any = transformers.AutoConfig.from_pretrained(folder)
+    config.quantization_config["dequantize"] = True  # also where a GPU could multiply in FP8
+    auto: Any = transformers.AutoModelForCausalLM
+    peer = auto.from_pretrained(folder, config=config, dtype=torch.float32)
     peer = peer.float().eval().to(prompts[0].device)
     fixed = {"max_new_tokens": length, "min_new_tokens": length, "do_sample": False}
     texts = [peer.generate(prompt, **fixed, pad_token_id=0) for prompt in prompts]

@@ -120,8 +120,8 @@ def poem_reward(
     rules = partial(regulated_reward, without=without)
     every = partial(every_rule_reward, without=without)
     new = partial(novelty_reward, known=known)
-    terms = {rules: 1.0, every: 0.5, new: novelty, diversity_reward: diversity}
-    return weighted_sum(list(terms), weights=list(terms.values()))
+    terms = [rules, every, new, diversity_reward]
+    return weighted_sum(terms, weights=[1.0, 0.5, novelty, diversity])
 
 
 def every_rule_reward(
