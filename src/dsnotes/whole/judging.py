@@ -65,7 +65,7 @@ def evaluate(
     each form with their prompts.
     """
     at_least(1, per_form=per_form)
-    asked = [v for form in VERSE_FORMS for v in _of_form(held_out, form)[:per_form]]
+    asked = spread(held_out, per_form)
     sampler = torch.Generator(device=model.device).manual_seed(seed)
     texts = write(model, vocabulary, asked, sampler=sampler)
     found = worth(texts, asked, known)
@@ -98,6 +98,21 @@ def held_out_loss(model: DeepSeek, vocabulary: Vocabulary, poems: Sequence[Verse
             total += character_loss(model, tokens) * count
             characters += count
     return total / characters
+
+
+def spread(poems: Sequence[Verse], per_form: int) -> list[Verse]:
+    """As many poems of each form, or all there are, from all over: a corpus is sorted by rhyme.
+
+    >>> from dsnotes.data.poems import verses
+    >>> len({verse.rhyme for verse in spread(verses(), 30)}) > 15
+    True
+    """
+    found = []
+    for form in VERSE_FORMS:
+        own = _of_form(poems, form)
+        count = min(per_form, len(own))
+        found += [own[i * len(own) // count] for i in range(count)]
+    return found
 
 
 def _of_form(poems: Sequence[Verse], form: str) -> list[Verse]:

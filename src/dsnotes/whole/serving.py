@@ -21,14 +21,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dsnotes.data.poems import VERSE_FORMS, Verse
+from dsnotes.data.poems import Verse
 from dsnotes.model.cache import LatentCache
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.speculative import speculate
-from dsnotes.training.verses import room
+from dsnotes.training.verses import END, PAD, room
 from dsnotes.weights import checkpoint
 from dsnotes.weights.script import about_verses, save_script
-from dsnotes.whole.judging import held_out_loss
+from dsnotes.whole.judging import held_out_loss, spread
 from dsnotes.whole.run import Result, Run
 from dsnotes.whole.writing import prompt_of
 
@@ -41,7 +41,7 @@ def decode(run: Run) -> Result:
 
     Rates are medians, in tokens a second. The share of accepted drafts is over many quatrains.
     """
-    model, poems = run.model("reinforce"), _held_out(run, run.size.timed)
+    model, poems = run.model("reinforce"), spread(run.held_out, run.size.timed)
     rates: dict[str, list[float]] = {}
     for verse in [poems[0], *poems]:  # the first warms up
         prompt, length = _prompt(run, verse), room(verse.form)
@@ -59,7 +59,7 @@ def decode(run: Run) -> Result:
         }
         for way, work in ways.items():
             rates.setdefault(way, []).append(length / _seconds(run, work))
-    untitled = [verse._replace(title="") for verse in _held_out(run, run.size.judged)]
+    untitled = [verse._replace(title="") for verse in spread(run.held_out, run.size.judged)]
     prompts = torch.cat([_prompt(run, verse) for verse in untitled if verse.form == "七絕"])
     return {
         "tokens_per_second": {way: round(median(found[1:]), 1) for way, found in rates.items()},
@@ -85,13 +85,13 @@ def release(run: Run) -> Result:
     model = run.model("reinforce")
     folder = run.keep("release", model, fp8=True)
     ours = checkpoint.load(folder).to(run.device)
-    prompts = [_prompt(run, verse) for verse in _held_out(run, 2)]
-    length = room("五絕")
-    texts = [ours.generate(prompt, max_new_tokens=length).tolist() for prompt in prompts]
-    unrounded = [model.generate(prompt, max_new_tokens=length).tolist() for prompt in prompts]
+    prompts = [_prompt(run, verse) for verse in spread(run.held_out, 2)]
+    greedy: dict[str, Any] = {"max_new_tokens": room("七律"), "stop_token": END}
+    texts = [ours.generate(prompt, **greedy).tolist() for prompt in prompts]
+    unrounded = [model.generate(prompt, **greedy).tolist() for prompt in prompts]
     theirs = None
     if find_spec("transformers") and find_spec("accelerate"):
-        theirs = _same(texts, _by_transformers(folder, prompts, length))
+        theirs = _same(texts, _by_transformers(folder, prompts))
     page = {name: _script(run, name, *source) for name, source in _PAGE.items()}
     return {
         "bytes": sum(file.stat().st_size for file in folder.glob("*.safetensors")),
@@ -102,7 +102,7 @@ def release(run: Run) -> Result:
     }
 
 
-def _by_transformers(folder: Path, prompts: Sequence[Tensor], length: int) -> list[Any]:
+def _by_transformers(folder: Path, prompts: Sequence[Tensor]) -> list[Any]:
     """Greedy continuations by transformers' own reading of the files."""
     import transformers
 
@@ -113,9 +113,10 @@ def _by_transformers(folder: Path, prompts: Sequence[Tensor], length: int) -> li
     auto: Any = transformers.AutoModelForCausalLM
     peer = auto.from_pretrained(folder, config=config, dtype=torch.float32)
     peer = peer.float().eval().to(prompts[0].device)
-    fixed = {"max_new_tokens": length, "min_new_tokens": length, "do_sample": False}
-    texts = [peer.generate(prompt, **fixed, pad_token_id=0) for prompt in prompts]
-    return [text[:, -length:].tolist() for text in texts]
+    said = {"max_new_tokens": room("七律"), "eos_token_id": END, "pad_token_id": PAD}
+    texts = [peer.generate(prompt, do_sample=False, **said) for prompt in prompts]
+    lengths = [prompt.shape[1] for prompt in prompts]
+    return [text[:, n:].tolist() for text, n in zip(texts, lengths, strict=True)]
 
 
 def _script(run: Run, name: str, stage: str, label: str) -> int:
@@ -136,12 +137,6 @@ def _cache_bytes(model: DeepSeek) -> dict[str, int]:
     by_head = config.num_attention_heads * (config.qk_head_dim + config.v_head_dim)
     one = partial(LatentCache, config, batch_size=1, capacity=1, dtype=model.dtype)
     return {"cache_bytes": one().nbytes, "cache_bytes_by_head": one(width=by_head).nbytes}
-
-
-def _held_out(run: Run, per_form: int) -> list[Verse]:
-    """As many poems of each form, or all there are."""
-    forms = [[verse for verse in run.held_out if verse.form == form] for form in VERSE_FORMS]
-    return [verse for own in forms for verse in own[:per_form]]
 
 
 def _prompt(run: Run, verse: Verse) -> Tensor:

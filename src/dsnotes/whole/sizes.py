@@ -7,6 +7,8 @@ nothing, and is there for tests.
 Departures
     - V3 (arXiv 2412.19437) warms up and decays otherwise (`training.state`), has one prediction
       module as here, and 61 layers.
+    - Matrices have at most 128 rows and columns or multiples of 128, as those of V3 do: where a
+      block of a scale would be cut at an edge, transformers reads blocks of other sizes.
     - Its rates of learning and weights of losses are for other sizes. Those here were tried on one
       seed and judged by the held-out poems.
 """
@@ -80,9 +82,9 @@ class Size:
 
 _LAPTOP = Config(
     vocab_size=1,
-    hidden_size=160,
+    hidden_size=128,
     num_hidden_layers=4,
-    intermediate_size=448,
+    intermediate_size=384,
     first_k_dense_replace=1,
     moe_intermediate_size=128,
     n_shared_experts=1,
@@ -90,9 +92,9 @@ _LAPTOP = Config(
     num_experts_per_tok=2,
     num_attention_heads=4,
     q_lora_rank=None,
-    kv_lora_rank=48,
+    kv_lora_rank=64,
     qk_nope_head_dim=32,
-    qk_rope_head_dim=16,
+    qk_rope_head_dim=32,
     v_head_dim=32,
     max_position_embeddings=96,
     num_nextn_predict_layers=1,
@@ -157,9 +159,9 @@ SIZES = {
     "laptop": Size(
         model=_LAPTOP,
         small=_smaller(_LAPTOP),
-        pretrain=Training(steps=1200, batch_size=32, learning_rate=1.5e-3, cooldown=0.44),
+        pretrain=Training(steps=1800, batch_size=32, learning_rate=2e-3),
         cold_start=Training(steps=240, batch_size=32, learning_rate=7e-4, cooldown=1.0),
-        reinforce=Reinforcement(steps=160, prompts=8, group_size=16, learning_rate=5e-4),
+        reinforce=Reinforcement(steps=240, prompts=8, group_size=16, learning_rate=5e-4),
         sampled=1000,
         pretrain_small=Training(steps=1000, batch_size=32, learning_rate=2e-3),
         distill=Training(steps=400, batch_size=32, learning_rate=1e-3, cooldown=1.0),

@@ -120,7 +120,7 @@ def poem_reward(
     rules = partial(regulated_reward, without=without)
     every = partial(every_rule_reward, without=without)
     new = partial(novelty_reward, known=known)
-    terms = [rules, every, new, diversity_reward]
+    terms: list[RewardFunction] = [rules, every, new, diversity_reward]
     return weighted_sum(terms, weights=[1.0, 0.5, novelty, diversity])
 
 
