@@ -1,0 +1,4 @@
+"""What DeepSeek published after V3 and R1, one module a mechanism.
+
+config        the sizes of V3.2 and V4, with the released names
+"""
