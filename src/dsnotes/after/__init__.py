@@ -1,4 +1,5 @@
 """What DeepSeek published after V3 and R1, one module a mechanism.
 
 config        the sizes of V3.2 and V4, with the released names
+ledger        bytes of keys and values a token, and parameters, from V1 to V4.1
 """

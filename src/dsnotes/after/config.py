@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from dsnotes.checks.fields import check_fields
 from dsnotes.config import DEEPSEEK_V3, Config, RopeScaling
 
+CSA_RATIO = 4  # the released code: windows overlap and an indexer chooses where the ratio is 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class ConfigV32(Config):
@@ -58,7 +60,7 @@ class ConfigV4:
     o_groups: int  # g
     o_lora_rank: int  # d_g
     sliding_window: int  # n_win
-    compress_ratios: tuple[int, ...]  # a layer each: 0 window only, m CSA, m' HCA
+    compress_ratios: tuple[int, ...]  # a layer each: 0 window only, m = 4 CSA, any other m' HCA
     compress_rope_theta: float = 160000.0  # base of all angles in a layer that compresses
     rope_theta: float = 10000.0  # base in the others
     rope_scaling: RopeScaling | None = None  # YaRN, in the layers that compress; no mscale
@@ -90,9 +92,6 @@ class ConfigV4:
                 f"compress_ratios must have num_hidden_layers ({n}) entries, "
                 f"got {len(self.compress_ratios)}"
             )
-        compressing = sorted(set(self.compress_ratios) - {0})
-        if len(compressing) > 2:
-            raise ValueError(f"compress_ratios must hold 0 and at most two more, got {compressing}")
         if self.qk_rope_head_dim % 2 or self.qk_rope_head_dim > self.head_dim:
             raise ValueError(
                 f"qk_rope_head_dim must be even and at most head_dim ({self.head_dim}), "
@@ -125,7 +124,7 @@ def _check_indexer(index_head_dim: int, qk_rope_head_dim: int) -> None:
 
 def _alternating(first: int, layers: int) -> tuple[int, ...]:
     """Two layers of one kind, then CSA (ratio 4) and HCA (ratio 128) in turn."""
-    return (first, first, *(128 if layer % 2 else 4 for layer in range(layers - 2)))
+    return (first, first, *(128 if layer % 2 else CSA_RATIO for layer in range(layers - 2)))
 
 
 DEEPSEEK_V32 = ConfigV32(
