@@ -1,0 +1,117 @@
+"""Muon against AdamW on the verse model: the same search of the learning rate, three seeds a side.
+
+The model is the stage `mla` of `dsnotes.training.growth`: eight experts a layer, latent attention.
+Both sides train on the same poems in the same order from the same weights, with the same schedule,
+decay and clipping; embedding, head and norms are with AdamW on both. They differ in the rule for
+the other matrices, and each has the learning rate that is best for it.
+
+The search is the same for both: three rates, each twice the one before, every seed; as long as the
+best one, by the mean over the seeds, lies at an end, the next one there is tried. The seeds choose
+the rate and are what is shown, on both sides.
+
+Writes book/data/runs/muon_race.json; takes about a quarter of an hour of one core.
+
+    python experiments/muon_race.py
+    python experiments/muon_race.py --keep /some/folder    # finished runs are kept there
+"""
+
+import os
+import time
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from statistics import mean, median
+
+import torch
+from _record import Run, collect, parser, write
+
+from dsnotes.after.muon import ADAMW, use_muon
+from dsnotes.training import growth, poems
+from dsnotes.training.loop import language_step, train
+
+RULES = {"adamw": ".", "muon": ADAMW}  # names of the weights that AdamW has
+RATES = (1.5e-3, 3e-3, 6e-3)
+STEPS, BATCH_SIZE = 150, 32
+EVERY = 10  # a point of a curve is the mean of so many steps
+
+
+def run(rule: str, rate: float, seed: int, *, steps: int) -> Run:
+    """Train from a seed with one rule and one learning rate, and measure on the held-out poems."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    state = growth.start("mla", steps=steps, seed=seed)
+    use_muon(state, learning_rate=rate, adamw=RULES[rule])
+    times: list[float] = []
+    state.optimizer.register_step_pre_hook(lambda *_: times.append(-time.process_time()))
+    state.optimizer.register_step_post_hook(
+        lambda *_: times.append(times.pop() + time.process_time())
+    )
+    data = poems.batches(steps=steps, batch_size=BATCH_SIZE, seed=seed)
+    step = partial(language_step, **growth.options("mla"))
+    began = time.process_time()
+    reports = list(train(state, step, data, progress=False))
+    spent = time.process_time() - began
+    losses = torch.tensor([report["loss"] for report in reports], dtype=torch.float64)
+    return {
+        "variant": rule,
+        "learning_rate": rate,
+        "seed": seed,
+        "held_out": round(poems.character_loss(state.model, poems.held_out().tokens), 4),
+        "training_loss": [round(part.mean().item(), 3) for part in losses.split(EVERY)],
+        "step_ms": round(1000 * spent / steps, 1),
+        "optimizer_ms": round(1000 * median(times), 1),
+    }
+
+
+def search(rule: str, seeds: list[int], *, steps: int, keep: Path | None) -> list[Run]:
+    """Runs of all rates tried for a rule, which end with worse ones on both sides of the best."""
+    rates = list(RATES)
+    found: dict[float, list[Run]] = {}
+    while True:
+        for rate in rates:
+            if rate not in found:
+                jobs = [(rule, rate, seed) for seed in seeds]
+                found[rate] = list(collect(partial(run, steps=steps), jobs, keep=keep))
+        best = min(rates, key=lambda rate: mean(one["held_out"] for one in found[rate]))
+        if best == rates[0]:
+            rates.insert(0, best / 2)
+        elif best == rates[-1]:
+            rates.append(best * 2)
+        else:
+            return [one for rate in rates for one in found[rate]]
+
+
+def main() -> None:
+    options = parser(__file__, __doc__, seeds=range(3))
+    options.add_argument("--steps", type=int, default=STEPS, help="of every training")
+    options.add_argument("--keep", type=Path, help="folder of finished runs, to stop and go on")
+    given = options.parse_args()
+    runs = [
+        one
+        for rule in RULES
+        for one in search(rule, given.seeds, steps=given.steps, keep=given.keep)
+    ]
+    muon = growth.start("mla", steps=1, seed=0)
+    use_muon(muon, learning_rate=1e-3)
+    sizes = {
+        group["rule"]: sum(weight.numel() for weight in group["params"])
+        for group in muon.optimizer.param_groups
+    }
+    write(
+        given.out,
+        script=__file__,
+        settings={
+            "steps": given.steps,
+            "batch_size": BATCH_SIZE,
+            "cooldown": growth.COOLDOWN,
+            "gamma": growth.GAMMA,
+            "curve_every": EVERY,
+            "optimizer": {k: v for k, v in muon.optimizer.defaults.items() if k != "lr"},
+            "config": asdict(growth.config_of("mla")),
+        },
+        runs=runs,
+        tables={"parameters": sizes},
+    )
+
+
+if __name__ == "__main__":
+    main()
