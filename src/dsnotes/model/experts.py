@@ -18,8 +18,6 @@ Departures from the loop
 Shapes: T tokens, K choices of each, S = T*K slots, sorted by expert; E experts, H hidden, N inner.
 """
 
-import functools
-import importlib.util
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from dsnotes.checks.devices import triton_capability
 from dsnotes.model.mlp import MLP
 
 NAMES = ("gate_proj", "up_proj", "down_proj")
@@ -45,13 +44,17 @@ def grouped(
     """Sum of g_i FFN_i(x) over the chosen experts; None where only the loop can do it.
 
     It takes products in bfloat16 whose sides are multiples of 8, and experts that are `MLP` and
-    nothing more: no FP8 layer, no hook, no transform of `torch.func`. At the first call the weights
-    move into two stacks, gate and up (2E, N, H) and down (E, H, N). They stay parameters with their
-    names, each of them now a view. While a stack is filled, memory holds it and the weights.
+    nothing more: no FP8 layer, no hook, no transform of `torch.func`. At the
+    first call the weights move into two stacks, gate and up (2E, N, H) and down (E, H, N). They
+    stay parameters with their names, each of them now a view. While a stack is filled, memory holds
+    it and the weights.
     """
     autocast = torch.is_autocast_enabled(x.device.type)
     dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-    if dtype != torch.bfloat16 or type(x) is not Tensor or not len(x) or not _able(x.device):
+    if dtype != torch.bfloat16 or type(x) is not Tensor or not len(x):
+        return None
+    # On a CPU it is tested; where the GPU is older, a grouped product waits for its sizes
+    if x.device.type != "cpu" and triton_capability(x.device) < (9, 0):
         return None
     parts = _weights(experts)
     stacks = [made for part in parts if (made := stack(part)) is not None]
@@ -89,15 +92,6 @@ def _weights(experts: nn.ModuleList) -> list[list[Tensor]]:
         return []
     gates, ups, downs = ([d["_parameters"]["weight"] for d in own[i::4]] for i in (1, 2, 3))
     return [[w for pair in zip(gates, ups, strict=True) for w in pair], downs]
-
-
-@functools.cache
-def _able(device: torch.device) -> bool:
-    """Whether grouped products run there without waiting; on a CPU they are tested."""
-    if device.type != "cuda":
-        return device.type == "cpu"
-    hopper = torch.cuda.get_device_capability(device) >= (9, 0)
-    return hopper and importlib.util.find_spec("triton") is not None
 
 
 def stack(weights: Sequence[Tensor]) -> Tensor | None:
