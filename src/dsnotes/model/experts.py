@@ -18,6 +18,7 @@ Departures from the loop
 Shapes: T tokens, K choices of each, S = T*K slots, sorted by expert; E experts, H hidden, N inner.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ def grouped(
     """Sum of g_i FFN_i(x) over the chosen experts; None where only the loop can do it.
 
     It takes products in bfloat16 whose sides are multiples of 8, and experts that are `MLP` and
-    nothing more: no FP8 layer, no hook, no transform of `torch.func`. At the
+    nothing more: no FP8 layer, no hook, no transform of `torch.func`, no `fully_shard`. At the
     first call the weights move into two stacks, gate and up (2E, N, H) and down (E, H, N). They
     stay parameters with their names, each of them now a view. While a stack is filled, memory holds
     it and the weights.
@@ -88,10 +89,16 @@ def _weights(experts: nn.ModuleList) -> list[list[Tensor]]:
         for d in own
     )  # fmt: skip
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if extra or _has_any_global_hook() or transformed:
+    if extra or _has_any_global_hook() or transformed or _fully_sharded():
         return []
     gates, ups, downs = ([d["_parameters"]["weight"] for d in own[i::4]] for i in (1, 2, 3))
     return [[w for pair in zip(gates, ups, strict=True) for w in pair], downs]
+
+
+def _fully_sharded() -> bool:
+    """Whether FSDP2 runs some model here, maybe this one: see `stack`."""
+    states = sys.modules.get("torch.distributed._composable_state")
+    return states is not None and len(states._module_state_mapping) > 0
 
 
 def stack(weights: Sequence[Tensor]) -> Tensor | None:
@@ -99,6 +106,8 @@ def stack(weights: Sequence[Tensor]) -> Tensor | None:
 
     Where they do so already, as their addresses tell, nothing is copied: `.to`, `assign` and the
     like have moved them out. None if they differ in shape or type, or are no common parameters.
+    Not for weights whose memory something else manages: FSDP (`fully_shard`) gathers them anew for
+    each pass where they were at first, and would never see that they moved. The stack goes stale.
     """
     first, step = weights[0], weights[0].nbytes
     start, end = first.data_ptr(), first.data_ptr() + len(weights) * step
