@@ -9,7 +9,14 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 MODULES = sorted((SRC / "dsnotes").rglob("*.py"))
 # a room leans on those further to the right, on itself, and on what serves all
-FLOORS = [{"practice"}, {"after"}, {"figures", "weights", "rl"}, {"training"}, {"model"}, {"config"}]
+FLOORS = [
+    {"practice"},
+    {"after"},
+    {"figures", "weights", "rl"},
+    {"training"},
+    {"model"},
+    {"config"},
+]
 SERVES_ALL = {"checks", "data"}
 NEVER = {  # who: what it knows nothing of
     "model/{rope,cache,mlp,mla,moe,balance}": "model.deepseek",  # a part, of the whole
