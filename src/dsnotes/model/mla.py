@@ -20,8 +20,6 @@ Legend of shapes: batch, seq (new tokens), past (all tokens attended to), heads,
 n = qk_nope_head_dim, r = qk_rope_head_dim, v = v_head_dim, c = kv_lora_rank; n_r is n + r.
 """
 
-import functools
-import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -30,6 +28,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from dsnotes.checks.arguments import checked
+from dsnotes.checks.devices import triton_capability
 from dsnotes.checks.numeric import at_least, channels
 from dsnotes.config import Config
 from dsnotes.model.cache import LatentCache
@@ -216,19 +215,10 @@ class MLA(nn.Module):
 def _in_one_kernel(query: Tensor, latents: Tensor) -> bool:
     """Whether `mla_triton` can attend: on a Hopper GPU, in 16 bits, with no gradient to come."""
     return (
-        query.is_cuda
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and query.dtype == latents.dtype
         and query.itemsize == 2
         and latents.stride(-1) == 1
         and not (torch.is_grad_enabled() and (query.requires_grad or latents.requires_grad))
-        and _has_kernel(query.device)
-    )
-
-
-@functools.cache
-def _has_kernel(device: torch.device) -> bool:
-    return (
-        torch.cuda.get_device_capability(device)[0] == 9
-        and importlib.util.find_spec("triton") is not None
+        and triton_capability(query.device)[0] == 9
     )

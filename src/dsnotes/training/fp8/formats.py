@@ -167,8 +167,7 @@ def quantize(
 
     Groups at the edges may be smaller. With `power_of_two` the scale is 2^ceil(log2 s): one byte as
     UE8M0. The arithmetic is in float32, for a float64 matrix in float64, without gradient.
-    ValueError unless `group` holds whole numbers above 0 or None, and for scales that overflow
-    float32.
+    ValueError unless `group` holds whole numbers above 0 or None, or if a scale overflows.
 
         >>> q = quantize(torch.randn(576, 7168), group=BLOCK)
         >>> q.data.dtype, q.scale_inv.shape
