@@ -2,4 +2,5 @@
 
 config        the sizes of V3.2 and V4, with the released names
 ledger        bytes of keys and values a token, and parameters, from V1 to V4.1
+hyper         manifold-constrained hyper-connections: streams mixed by a doubly stochastic matrix
 """
