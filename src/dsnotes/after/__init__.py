@@ -5,4 +5,7 @@ ledger        bytes of keys and values a token, and parameters, from V1 to V4.1
 hyper         manifold-constrained hyper-connections: streams mixed by a doubly stochastic matrix
 newton_schulz singular values brought to 1 by matrix products
 muon          the optimizer of V4: momentum, Newton-Schulz, AdamW for the rest
+offpolicy     V3.2's objective: unbiased KL, off-policy mask, the experts and words of sampling kept
+distillation  on-policy distillation of several experts into one student
+self_verification  rewards of DeepSeekMath-V2 for verifier and prover
 """
