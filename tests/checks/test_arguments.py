@@ -421,6 +421,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "model.mla.MLA.attend_absorbed": lambda: (
         attending() | {"self": model().model.layers[0].self_attn}
     ),
+    "model.mla.MLA.absorbed": lambda: {
+        "self": model().model.layers[0].self_attn,
+        "query": floats(2, 3, *QUERY),
+    },
     "model.deepseek.DecoderLayer.__init__": lambda: {
         "config": TINY,
         "layer_idx": 0,

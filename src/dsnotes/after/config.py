@@ -13,7 +13,7 @@ Departures
 from dataclasses import asdict, dataclass, replace
 
 from dsnotes.checks.fields import check_fields
-from dsnotes.config import DEEPSEEK_V3, Config, RopeScaling
+from dsnotes.config import DEEPSEEK_V3, TINY, Config, RopeScaling
 
 CSA_RATIO = 4  # the released code: windows overlap and an indexer chooses where the ratio is 4
 
@@ -133,6 +133,9 @@ DEEPSEEK_V32 = ConfigV32(
     index_head_dim=128,
     index_topk=2048,
 )
+
+# Many heads in the indexer: with few, many scores are exactly 0 and the best k are not determined.
+TINY_V32 = ConfigV32(**asdict(TINY), index_n_heads=32, index_head_dim=16, index_topk=4)
 
 DEEPSEEK_V4_FLASH = ConfigV4(
     vocab_size=129280,

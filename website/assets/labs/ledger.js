@@ -36,16 +36,16 @@ const LedgerLab = (() => {
     rows.forEach((model, i) => {
       const y = top + row * i, long = Math.max(2, x(Math.max(all(model), low)) - side), colour = MODELS[i][3];
       const split = model.window ? long * model.window / all(model) : 0; // a share of the bar, not of its logarithm
-      parts.push(Kit.text(0, y + 15, model.name, { class: "bold" }),
+      parts.push(Kit.text(0, y + 15, model.name, { anchor: "start", class: "bold" }),
         Kit.rect({ x: side, y, width: long, height: 26, rx: 2, class: `f-${colour}` }),
         split > 1 ? Kit.rect({ x: side, y, width: split, height: 26, rx: 2, class: "f-purple" }) : "",
-        Kit.text(side + long + 6, y + 14, bytes(all(model)), { class: all(model) > whole ? "bold t-red" : "" }));
+        Kit.text(side + long + 6, y + 14, bytes(all(model)), { anchor: "start", class: all(model) > whole ? "bold t-red" : "" }));
     });
     const end = top + row * rows.length;
     parts.push(Kit.line({ x1: x(whole), x2: x(whole), y1: top - 8, y2: end + 4, class: "dash thick" }),
       Kit.text(x(whole), end + 18, `一张卡 ${card} GB`, { anchor: "end" }),
       Kit.rect({ x: side, y: end + 12, width: 12, height: 12, rx: 2, class: "f-purple" }),
-      Kit.text(side + 18, end + 18, "窗口所占的份", {}));
+      Kit.text(side + 18, end + 18, "窗口所占的份", { anchor: "start" }));
     return Kit.svg(width, end + 34, "一段文本留下多少字节", parts.join(""));
   }
 
