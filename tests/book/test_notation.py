@@ -28,6 +28,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "results/r1": "结果",
     "results/v3": "结果",
     "whole/r1-miniature": "结果",
+    "after/muon": "Muon 优化器",
 }
 
 _ACCENT = r"\\(?:mathbf|vect|hat|bar|tilde|mathcal|mathbb)"

@@ -5,7 +5,7 @@ and leaves its singular vectors. Repeated, the right polynomials carry every val
 (`dsnotes.after.muon`) turns its momentum into a step that way.
 
 Equations
-    V4 (arXiv 2606.19348) section 2.4, (28): one step; its coefficients, eight of one kind and two
+    V4 (arXiv 2606.19348) eq 28, section 2.4: one step; its coefficients, eight of one kind and two
     of another
 
 Departures
@@ -47,7 +47,9 @@ def singular_values(
 def orthogonalize(
     x: Float[Tensor, "*stack n m"], coefficients: tuple[Coefficients, ...] = HYBRID
 ) -> Float[Tensor, "*stack n m"]:
-    """U V^T, nearly, for x = U S V^T: each matrix of a stack on its own. A matrix of zeros stays 0.
+    """U V^T, nearly, for x = U S V^T: V4 eq 28, once for each of `coefficients`.
+
+    Each matrix of a stack goes on its own; a matrix of zeros stays 0.
 
     >>> q = orthogonalize(torch.randn(4, 9, dtype=torch.float64))
     >>> bool((q @ q.mT - torch.eye(4)).abs().max() < 2e-3)

@@ -24,6 +24,7 @@ PAPERS = {  # as docstrings write it: as the table prints it
     "V3": "V3",
     "V2": "V2",
     "V1": "V1",
+    "V4": "V4",
     "loss-free balancing": "LF",
     "Loss-free balancing": "LF",
     "DeepSeekMath": "DeepSeekMath",
