@@ -38,8 +38,7 @@ def test_eplb_2() -> None:
 def test_eplb_3() -> None:
     """The given code is trap 1; mended, it is that of the module."""
     given: dict = {}
-    (source,) = [cell.source for cell in cells(NOTEBOOKS / "eplb.ipynb", "exercise")][2:]
-    exec(source, given)
+    exec(cells(NOTEBOOKS / "eplb.ipynb", "exercise")["eplb-3"], given)
     loads = [60.0, 10.0, 30.0, 25.0]
     expected = replicate_experts(torch.tensor([loads]), 9)[2][0].tolist()
     assert given["replicate"](loads, 9) != expected
