@@ -4,6 +4,7 @@ config        the sizes of V3.2 and V4, with the released names
 ledger        bytes of keys and values a token, and parameters, from V1 to V4.1
 indexer       the lightning indexer of V3.2: scores, the best k, the two losses
 sparse        latent attention over the tokens that an indexer chooses
+nsa           native sparse attention: summaries, chosen blocks and a window, weighed by gates
 hyper         manifold-constrained hyper-connections: streams mixed by a doubly stochastic matrix
 newton_schulz singular values brought to 1 by matrix products
 muon          the optimizer of V4: momentum, Newton-Schulz, AdamW for the rest

@@ -81,7 +81,7 @@ const MuonLab = (() => {
   return {
     after, step,
     name: "muon", title: "奇异值走到一",
-    state: { power: [-0.02, -1.5], steps: 10, way: "hybrid" },
+    state: { power: [-0.02, -0.7], steps: 10, way: "hybrid" },
     range: { power: [-5, 0] },
     controls: [
       { kind: "choice", name: "way", label: "系数", options: Object.entries(SHORT) },
