@@ -128,4 +128,5 @@ class MoEV4(MoE):
         flat = x.reshape(-1, x.shape[-1])  # (T, hidden)
         routed = self._routed(flat, self.gate(flat, tokens.reshape(-1)))
         assert self.shared_experts is not None
-        return (routed + self.shared_experts(flat)).view_as(x)
+        y: Tensor = routed + self.shared_experts(flat)
+        return y.view_as(x)
