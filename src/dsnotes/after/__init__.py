@@ -14,4 +14,5 @@ self_verification  rewards of DeepSeekMath-V2 for verifier and prover
 eplb          copies of hot experts, and the GPUs they lie on
 dispatch      experts on several ranks: tokens to them and back
 dspark        drafts of several places at once, and how many of them to verify
+routing       experts in V4: another affinity, a table for the first layers, a clamp
 """

@@ -79,9 +79,8 @@ class ExpertParallelMoE(nn.Module):
     ) -> tuple[Tensor, Tensor, list[int], list[int], int]:
         """A row for each token and rank that holds one of its experts, run where it arrives."""
         home = indices // self.each  # (T, K): the rank of each chosen expert
-        wanted = (home[:, :, None] == torch.arange(self.ranks, device=x.device)).any(
-            1
-        )  # (T, ranks)
+        ranks = torch.arange(self.ranks, device=x.device)
+        wanted = (home[:, :, None] == ranks).any(1)  # (T, ranks)
         rank, token = wanted.T.nonzero(as_tuple=True)  # sorted by rank: a block for each
         sent = torch.bincount(rank, minlength=self.ranks)
         received = torch.empty_like(sent)

@@ -148,9 +148,9 @@ def native_sparse_attention(
     at_least(1, window=window)
     seq, device = query.shape[1], query.device
     t = torch.arange(seq, device=device)
-    summaries = [compress(x, length=length, stride=stride) for x in (keys[0], values[0])]
-    ends = torch.arange(summaries[0].shape[1], device=device) * stride + length - 1
-    cmp, probs = attend(query, *summaries, (ends <= t[:, None])[None, None])  # (7), (8)
+    key, value = (compress(x, length=length, stride=stride) for x in (keys[0], values[0]))
+    ends = torch.arange(key.shape[1], device=device) * stride + length - 1
+    cmp, probs = attend(query, key, value, (ends <= t[:, None])[None, None])  # (7), (8)
     scores = importance(probs, length=length, stride=stride, block=block)
     slc, _ = attend(query, keys[1], values[1], choose_blocks(scores, block=block, topn=topn))
     past = t[:, None] - t
