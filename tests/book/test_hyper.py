@@ -45,8 +45,13 @@ def test_what_is_said_of_the_losses_is_so() -> None:
         assert len({loss[variant, s] < loss["plain", s] for s in seeds}) == 2
     ends = sorted(run["gain"][-1][0] for run in RECORD["runs"] if run["variant"] == "free")
     assert ends[0] < 1000 < ends[-1]
-    for run in RECORD["runs"]:  # no surge: the loss of training never jumps
-        assert max(b - a for a, b in itertools.pairwise(run["loss"])) < 0.5
+    jumped = {
+        (run["variant"], run["seed"])
+        for run in RECORD["runs"]
+        if max(b - a for a, b in itertools.pairwise(run["loss"])) > 0.4
+    }
+    assert sorted(variant for variant, _ in jumped) == ["mhc", "near", "plain"]
+    assert all(loss[v, s] == max(loss[v, i] for i in seeds) for v, s in jumped)
 
 
 def test_what_was_read_in_translation_says_so() -> None:
