@@ -143,18 +143,27 @@ class HyperConnection(nn.Module):
         return mixed.to(streams.dtype)
 
     @checked
+    def unconstrained(self, streams: Float[Tensor, "*batch n hidden"]) -> Mappings:
+        """The three mappings of every token before their constraints (mHC section 4.2, tilde H)."""
+        n = self.hc_mult
+        mixes = _projected(streams, self.fn, n, self.hidden_size, self.rms_norm_eps)  # x' phi
+        base, scale = self.base.to(mixes.dtype), self.scale.to(mixes.dtype)
+        pre, post, res = mixes.split([n, n, n * n], dim=-1)
+        b_pre, b_post, b_res = base.split([n, n, n * n])
+        return Mappings(
+            pre=scale[0] * pre + b_pre,
+            post=scale[1] * post + b_post,
+            res=(scale[2] * res + b_res).unflatten(-1, (n, n)).mT,  # released: transposed
+        )
+
+    @checked
     def mappings(self, streams: Float[Tensor, "*batch n hidden"]) -> Mappings:
         """A, C and B of every token, from all of its streams (mHC section 4.2)."""
-        n = self.hc_mult
-        mixes = _projected(streams, self.fn, n, self.hidden_size, self.rms_norm_eps)
-        base, scale = self.base.to(mixes.dtype), self.scale.to(mixes.dtype)
-        pre, post, res = mixes.split([n, n, n * n], dim=-1)  # x' phi
-        b_pre, b_post, b_res = base.split([n, n, n * n])
-        logits = (scale[2] * res + b_res).unflatten(-1, (n, n)).mT  # released: the transpose of B
+        raw = self.unconstrained(streams)
         return Mappings(
-            pre=torch.sigmoid(scale[0] * pre + b_pre) + self.hc_eps,
-            post=2 * torch.sigmoid(scale[1] * post + b_post),
-            res=sinkhorn(logits, iters=self.hc_sinkhorn_iters, eps=self.hc_eps),
+            pre=torch.sigmoid(raw.pre) + self.hc_eps,
+            post=2 * torch.sigmoid(raw.post),
+            res=sinkhorn(raw.res, iters=self.hc_sinkhorn_iters, eps=self.hc_eps),
         )
 
 
