@@ -5,6 +5,9 @@ ledger        bytes of keys and values a token, and parameters, from V1 to V4.1
 indexer       the lightning indexer of V3.2: scores, the best k, the two losses
 sparse        latent attention over the tokens that an indexer chooses
 nsa           native sparse attention: summaries, chosen blocks and a window, weighed by gates
+compressor    entries of several tokens in V4, and the indexer that chooses among them
+compressed    attention of V4: window, CSA and HCA in one softmax
+compressed_cache  what its layers keep: a state of fixed size, and the entries
 hyper         manifold-constrained hyper-connections: streams mixed by a doubly stochastic matrix
 newton_schulz singular values brought to 1 by matrix products
 muon          the optimizer of V4: momentum, Newton-Schulz, AdamW for the rest
