@@ -18,4 +18,5 @@ eplb          copies of hot experts, and the GPUs they lie on
 dispatch      experts on several ranks: tokens to them and back
 dspark        drafts of several places at once, and how many of them to verify
 routing       experts in V4: another affinity, a table for the first layers, a clamp
+deepseek_v4   all of V4 assembled
 """
