@@ -41,7 +41,7 @@ def test_a_table_has_no_bias() -> None:
     assert not hasattr(GateV4(TINY_V4, hashed=True), "e_score_correction_bias")
 
 
-def test_trap_the_clamp_comes_before_the_product() -> None:
+def test_trap_1_the_clamp_comes_before_the_product() -> None:
     """Primus#698 clamped the product: a large gate times a small value is then cut as well."""
     mlp, x = ClampedMLP(8, 16, limit=0.5), 4 * torch.randn(50, 8)
     gate, up = mlp.gate_proj(x), mlp.up_proj(x)
@@ -49,6 +49,35 @@ def test_trap_the_clamp_comes_before_the_product() -> None:
     wrong = mlp.down_proj((F.silu(gate) * up).clamp(-0.5, 0.5))
     torch.testing.assert_close(mlp(x), right)
     assert (right - wrong).abs().max() > 0.1
+
+
+def test_trap_2_layers_with_a_table_have_shared_experts_too() -> None:
+    """ATOM#1076 left them out there: what all tokens share was missing from the first layers."""
+    moe, x = MoEV4(TINY_V4, 0), torch.randn(6, 64)
+    assert moe.gate.hashed
+    routed = moe._routed(x, moe.gate(x, WORDS[:6]))
+    assert (moe(x, WORDS[:6]) - routed).abs().max() > 1e-4
+
+
+def test_trap_3_the_table_is_no_formula() -> None:
+    """Ports made it up as (word + r * stride) mod E; the released one is a table of the file."""
+    gate = GateV4(TINY_V4, hashed=True)
+    words = torch.arange(256)
+    formula = (words[:, None] + 4 * torch.arange(4)) % 16
+    table = gate.tid2eid.clone()
+    gate.load_state_dict({**gate.state_dict(), "tid2eid": formula})
+    assert torch.equal(gate(torch.randn(256, 64), words).indices, formula)
+    same = (table.sort().values == formula.sort().values).all(1)
+    assert same.float().mean() < 0.1
+
+
+def test_trap_4_a_bias_under_another_name_is_not_taken_for_zero() -> None:
+    """Atlas#186 read it under a wrong name and went on with zeros: the choice was another."""
+    gate = GateV4(TINY_V4, hashed=False)
+    state = gate.state_dict()
+    state["gate.bias"] = state.pop("e_score_correction_bias")
+    with pytest.raises(RuntimeError, match="e_score_correction_bias"):
+        gate.load_state_dict(state)
 
 
 def test_the_first_layers_are_hashed() -> None:
