@@ -14,6 +14,7 @@ muon          the optimizer of V4: momentum, Newton-Schulz, AdamW for the rest
 offpolicy     V3.2's objective: unbiased KL, off-policy mask, the experts and words of sampling kept
 distillation  on-policy distillation of several experts into one student
 self_verification  rewards of DeepSeekMath-V2 for verifier and prover
+fp4           four-bit weights under power-of-two scales, exact in FP8, trained straight through
 eplb          copies of hot experts, and the GPUs they lie on
 dispatch      experts on several ranks: tokens to them and back
 dspark        drafts of several places at once, and how many of them to verify
