@@ -30,6 +30,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "whole/r1-miniature": "结果",
     "after/hyper": "流形约束超连接",
     "after/muon": "Muon 优化器",
+    "after/offpolicy": "强化学习",
 }
 
 _ACCENT = r"\\(?:mathbf|vect|hat|bar|tilde|mathcal|mathbb)"

@@ -30,6 +30,7 @@ PAPERS = {  # as docstrings write it: as the table prints it
     "DeepSeekMath": "DeepSeekMath",
     "R1 v2": "R1",
     "R1": "R1",
+    "V3.2": "V3.2",
     "PPO": "PPO",
     "Dr. GRPO": "Dr. GRPO",
     "DAPO": "DAPO",
