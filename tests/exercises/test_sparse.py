@@ -8,6 +8,7 @@ import torch
 from dsnotes.after.config import DEEPSEEK_V32, TINY_V32
 from dsnotes.after.indexer import Indexer
 from dsnotes.model.rope import rope_frequencies, rope_rotation
+from dsnotes.practice.mechanisms import load
 
 from .notebook import NOTEBOOKS, answers
 from .page import exercise, solution
@@ -61,3 +62,13 @@ def test_sparse_4() -> None:
     found = right("sparse-4")["turn_for_index"](x, 7 * frequencies.float())
     torch.testing.assert_close(found, indexer._turned(x[None, None], one)[0, 0])
     assert "常见错误 1" in solution("sparse-4")
+
+
+def test_sparse_5() -> None:
+    assert "python -m dsnotes.practice sparse`" in exercise("sparse-5")
+    assert load("sparse").modules == ["dsnotes.after.indexer", "dsnotes.after.sparse"]
+
+
+def test_sparse_6() -> None:
+    assert load("sparse").bugs[1].caught_by == "test_select_never_shows_a_hidden_token"
+    assert "凑上的编号" in solution("sparse-6")
