@@ -18,7 +18,7 @@ Departures
     - The bytes of blocks of zeros: scale 1 here, as in `training.fp8`; there amax is at least
       6 * 2^-126, which makes the scale 2^-126. Both give back zeros.
     - `quantize_fp4` keeps the numbers as bfloat16; `codes` and `pack` give the half bytes.
-    - The paper does not say how the scale of the FP8 tile is chosen. Here it is UE8M0 by amax / 448
+    - The scale of the FP8 tile is our choice, UE8M0 by amax / 448
       (`training.fp8.formats.quantize`), the rule of the FP8 layers.
 """
 
@@ -138,7 +138,7 @@ def scale_for(
 ) -> Float32[Tensor, "*shape"]:
     """The power of two for blocks whose largest magnitude is `amax`, by one of four rules.
 
-    rceil    2^ceil(log2(amax / F)): nothing lies above F afterwards (V3.1 to V4)
+    rceil    2^ceil(log2(amax / F)): nothing lies above F afterwards (V4)
     floor    2^(floor(log2 amax) - e), e the exponent of F: the OCP specification; F can overflow
     even     floor, after amax was rounded to the mantissa of the format
     nearest  what torch makes of amax / F as `float8_e8m0fnu`: F can overflow
