@@ -45,7 +45,7 @@ const SparseLab = (() => {
       const x = 44 + i * step, mid = x + bar / 2, top = down(Math.min(5, s.scores[i]));
       body += Kit.rect({ x, y: up(TARGET[i]), width: bar, height: 120 - up(TARGET[i]), class: chosen[i] ? `f-${colour}` : "f-grey faint" });
       body += Kit.rect({ x, y: 130, width: bar, height: 18, class: chosen[i] ? `f-${colour}` : "f-none s-soft" });
-      if (chosen[i]) body += Kit.text(mid, 140, "读", { anchor: "middle", class: colour === "blue" ? "on-dark" : "on" });
+      if (chosen[i] && bar > 16) body += Kit.text(mid, 140, "读", { anchor: "middle", class: colour === "blue" ? "on-dark" : "on" });
       body += Kit.line({ x1: mid, x2: mid, y1: 290, y2: top, class: `s-${chosen[i] ? colour : "soft"} thick` });
       body += Kit.handle({ name: `scores.${i}`, label: `第 ${i + 1} 个 token 的索引分数`, x: mid, y: top, value: s.scores[i], min: 0, max: 5, step: 0.1,
         axis: "y", from: 290, to: 190, body: Kit.circle({ cx: mid, cy: top, r: 6, class: `f-${chosen[i] ? colour : "grey"}` }) });

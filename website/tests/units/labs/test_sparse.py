@@ -65,6 +65,19 @@ def test_blocks_window_and_limit(sparse):
         assert caught == pytest.approx(p.topk(k).values.sum().item())
 
 
+def test_the_choice_is_right_before_the_scores_are(sparse):
+    """What the page says of the button: the order comes first, the size later."""
+    p = target(sparse)
+    best = set(p.topk(4).indices.tolist())
+    scores = sparse.state()["scores"]
+    for _ in range(400):
+        chosen = sparse.call("SparseLab.choose", scores, 4, "token")
+        if {i for i in range(N) if chosen[i]} == best:
+            break
+        scores = sparse.call("SparseLab.learn", scores, 1.5)
+    assert sparse.call("SparseLab.loss", scores, [True] * N) > 0.02
+
+
 def test_presets_say_different_things(sparse):
     said = [
         sparse.say(sparse.state(**preset["state"])) for preset in sparse.eval("SparseLab.presets")
