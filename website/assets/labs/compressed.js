@@ -24,7 +24,7 @@ const CompressedLab = (() => {
   // --- the figure ---
   function draw(s, data, width) {
     const r = reads(s), x = Kit.scale([0, TOKENS], [4, width - 4]), cell = x(1) - x(0), top = 92, row = 176;
-    let body = Kit.text(4, 16, s.kind === "csa" ? "条目，柱子是索引器的分数" : s.kind === "hca" ? "条目，全部都读" : "没有条目");
+    let body = Kit.text(4, 16, s.kind === "csa" ? "条目，柱子是索引器的分数" : s.kind === "hca" ? "条目，全部都读" : "没有条目", { anchor: "start" });
     if (s.kind !== "window") for (const i of range(0, Math.floor(TOKENS / s.m))) {
       const left = x(s.m * i) + 1, wide = cell * s.m - 2, chosen = r.entries.includes(i), late = i >= r.seen, lost = late && r.picked.includes(i);
       const look = chosen ? "f-blue" : lost ? "f-red faint" : "f-none";
@@ -50,8 +50,8 @@ const CompressedLab = (() => {
       + Kit.handle({ name: "t", label: "查询的位置", x: at, y: row + 42, value: s.t, min: 0, max: TOKENS - 1, step: 1, axis: "x",
         from: x(0) + cell / 2, to: x(TOKENS - 1) + cell / 2, body: Kit.circle({ cx: at, cy: row + 42, r: 8, class: "f-green" }) });
     for (const t of [0, 16, 32, 48]) body += Kit.text(x(t), row + 66, t, { class: "small" });
-    body += Kit.text(width - 4, row + 66, "橙：窗口；蓝：在条目里", { anchor: "end", class: "small" });
-    return Kit.svg(width, row + 74, "一个查询读哪些 token 与条目", body);
+    body += Kit.text(width - 4, row + 86, "橙：窗口；蓝：在选中的条目里；绿：查询", { anchor: "end", class: "small" });
+    return Kit.svg(width, row + 96, "一个查询读哪些 token 与条目", body);
   }
 
   function say(s) {
