@@ -31,6 +31,7 @@ PAPERS = {  # as docstrings write it: as the table prints it
     "R1 v2": "R1",
     "R1": "R1",
     "V3.2": "V3.2",
+    "NSA": "NSA",
     "PPO": "PPO",
     "Dr. GRPO": "Dr. GRPO",
     "DAPO": "DAPO",
