@@ -421,7 +421,9 @@ def main() -> None:
     options.add_argument("--part", choices=("loss", "switches", "batches", "gradients"), nargs="+")
     options.add_argument("--few", action="store_true", help="a few poems, to see that all runs")
     given = options.parse_args()
-    lengths = Lengths(poems=24, batch=8, evaluations=1, held_out=8) if given.few else Lengths()
+    if not given.corpus.is_file():
+        options.error(f"--corpus must be the file that prepare_poems.py wrote, got {given.corpus}")
+    lengths = Lengths(poems=32, batch=8, evaluations=1, held_out=8) if given.few else Lengths()
     parts = given.part or ("loss", "gradients")
     few_seeds, b = given.seeds[:3], lengths.batch
     jobs: dict[str, list[tuple[str, int, int]]] = {

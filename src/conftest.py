@@ -19,6 +19,7 @@ def _names(
     import torch
     import torch.nn.functional as F
 
+    from dsnotes.after.config import TINY_V4, TINY_V32
     from dsnotes.config import DEEPSEEK_V3, TINY
     from dsnotes.model.deepseek import DeepSeek
     from dsnotes.training import poems, verses
@@ -27,6 +28,7 @@ def _names(
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     doctest_namespace.update(torch=torch, F=F, TINY=TINY, DEEPSEEK_V3=DEEPSEEK_V3)
+    doctest_namespace.update(TINY_V32=TINY_V32, TINY_V4=TINY_V4)
     doctest_namespace.update(POET=replace(TINY, vocab_size=len(poems.vocabulary())))
     doctest_namespace.update(BARD=replace(TINY, vocab_size=len(verses.vocabulary())))
     doctest_namespace.update(model=DeepSeek(TINY), tokens=torch.randint(TINY.vocab_size, (2, 16)))

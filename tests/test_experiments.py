@@ -65,6 +65,14 @@ def test_experiment_says_what_it_takes(script: Path) -> None:
     assert f"usage: {script.name}" in told
 
 
+def test_a_corpus_that_is_not_there_is_the_parsers_error(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "experiments" / "fp8_loss.py", "--corpus", tmp_path / "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 2
+    assert "error: --corpus must be the file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_experiment_writes_a_record(tmp_path: Path) -> None:
     """The cheapest one, with as few steps as it takes: about ten seconds."""
     out = tmp_path / "new" / "balance.json"

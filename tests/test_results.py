@@ -48,6 +48,7 @@ PERCENT = {
     "v3_table6_chat_eval": (),
     "v3_table7_open_ended": (),
     "v3_table8_rewardbench": (),
+    "v4_table1_base": (),
 }
 
 
@@ -223,6 +224,18 @@ def test_v3_in_both_papers() -> None:
     assert opened.number("DeepSeek-V3", "alpacaeval2_lc_winrate") == r1.number(
         "AlpacaEval2.0", "DeepSeek-V3"
     )
+
+
+def test_rows_of_v32_and_v4() -> None:
+    """Counts of the reports' tables: 14 rows of V3.2-Exp, one of them a rating; 24 of V4."""
+    exp, base = table("v32_table1_exp"), table("v4_table1_base")
+    assert (len(exp.rows), len(base.rows)) == (14, 24)
+    assert [r[1] for r in exp.rows if float(r[2]) > 100] == ["Codeforces-Div1"]
+    assert [r[0] for r in base.rows if float(r[3]) < float(r[1])] == [
+        "BBH",
+        "BigCodeBench",
+        "CMath",
+    ]
 
 
 def test_average_of_rewardbench() -> None:

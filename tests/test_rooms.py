@@ -11,6 +11,7 @@ MODULES = sorted((SRC / "dsnotes").rglob("*.py"))
 # a room leans on those further to the right, on itself, and on what serves all
 FLOORS = [
     {"practice", "whole"},
+    {"after"},
     {"figures", "weights", "rl"},
     {"training"},
     {"model"},

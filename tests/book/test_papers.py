@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 SECTIONS = sorted(
     {  # a section may have several pages: fp8, fp8-accumulation
         p.stem.partition("-")[0]
-        for part in ("model", "training", "rl", "results", "whole")
+        for part in ("model", "training", "rl", "results", "whole", "after")
         for p in (ROOT / "book" / part).glob("*.md")
         if p.stem != "index"
     }

@@ -424,6 +424,10 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "model.mla.MLA.attend_absorbed": lambda: (
         attending() | {"self": model().model.layers[0].self_attn}
     ),
+    "model.mla.MLA.absorbed": lambda: {
+        "self": model().model.layers[0].self_attn,
+        "query": floats(2, 3, *QUERY),
+    },
     "model.deepseek.DecoderLayer.__init__": lambda: {
         "config": TINY,
         "layer_idx": 0,
@@ -636,6 +640,11 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     "rl.poet.score": lambda: {"texts": ["", ""], "form": ["五"] * 2, "rhyme": ["尤"] * 2},
     "rl.poet.evaluate": lambda: {"model": poet(), "samples": 1, "temperature": 1.0, "seed": 0},
     "model.rope.rope_frequencies": lambda: {"config": TINY},
+    "model.rope.pair_frequencies": lambda: {
+        "dim": 8,
+        "base": 10000.0,
+        "scaling": DEEPSEEK_V3.rope_scaling,
+    },
     "model.rope.yarn_range": lambda: {
         "scaling": DEEPSEEK_V3.rope_scaling,
         "dim": 64,

@@ -5,6 +5,7 @@ of the loop, with the operations of PyTorch that its kernels stand for.
 """
 
 import copy
+import gc
 import io
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import parametrize
 
 from dsnotes.config import TINY
@@ -395,3 +398,28 @@ def test_the_loop_stays_without_tokens_and_inside_transforms() -> None:
     assert found == [None] * 4
     call(x)
     assert found[-1] is not None
+
+
+def test_the_loop_stays_where_fsdp_moves_the_weights(before_the_loop: list[bool]) -> None:
+    """It gathers them into memory of its own for each pass: a stack would keep those of the first.
+
+    Other models go on as ever once that one is gone.
+    """
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        moe, x = build(), torch.randn(5, 64, dtype=BF16)
+        model = nn.Sequential(moe, nn.Linear(64, 1, dtype=BF16))
+        fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+        y = model(x)
+        y.sum().backward()
+        with torch.no_grad():
+            for parameter in moe.experts.parameters():
+                parameter.zero_()
+        assert not model(x).equal(y)
+        assert before_the_loop == [False] * 2
+        del moe, model, y
+        gc.collect()
+        build()(x)
+        assert before_the_loop[2:] == [True]
+    finally:
+        distributed.destroy_process_group()

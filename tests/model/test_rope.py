@@ -107,3 +107,10 @@ def test_mismatched_width_is_refused() -> None:
     rotation = rope_rotation(torch.arange(3), rope_frequencies(TINY), dtype=torch.float32)
     with pytest.raises(ValueError, match="6 channels and 4 pairs"):
         apply_rope(torch.randn(3, 6), rotation)
+
+
+def test_a_view_that_begins_at_an_odd_place() -> None:
+    """One row of an odd offset is contiguous, and yet no complex view of it exists."""
+    x = torch.arange(5.0)
+    rotation = torch.polar(torch.ones(2), torch.tensor([0.5, 0.1]))
+    assert torch.equal(apply_rope(x[1:], rotation), apply_rope(x[1:].clone(), rotation))

@@ -16,8 +16,9 @@ def check_fields(instance: Any, *, within: str = "", may_be_zero: Collection[str
     """ValueError names the first field whose value does not fit its annotation.
 
     Numbers must be above 0; those in `may_be_zero` may also be 0. Known annotations are int, float,
-    bool, a Literal, a dataclass, and each of these `| None`. A whole number in a float field is
-    turned into a float, in a frozen instance too. `within` is put before the names in errors.
+    bool, a Literal, a dataclass, each of these `| None`, and `tuple[int, ...]` (0 allowed). A whole
+    number in a float field is turned into a float, in a frozen instance too. `within` is put before
+    the names in errors.
 
         >>> from dsnotes.config import RopeScaling
         >>> check_fields(RopeScaling(factor=40, original_max_position_embeddings=4096))
@@ -47,6 +48,9 @@ def _checked(name: str, value: Any, kind: Any, *, zero: bool) -> Any:
         bound = "of at least 0" if zero else "above 0"
         fits, expected = _is_number(value, zero=zero), f"a finite number {bound}"
         value = float(value) if fits else value
+    elif kind == tuple[int, ...]:
+        fits = isinstance(value, tuple | list) and all(type(v) is int and v >= 0 for v in value)
+        expected, value = "whole numbers of at least 0", tuple(value) if fits else value
     elif isinstance(kind, type) and (kind is bool or is_dataclass(kind)):
         fits, expected = isinstance(value, kind), "true or false" if kind is bool else kind.__name__
     else:

@@ -18,8 +18,7 @@ Departures from the loop
 Shapes: T tokens, K choices of each, S = T*K slots, sorted by expert; E experts, H hidden, N inner.
 """
 
-import functools
-import importlib.util
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from dsnotes.checks.devices import triton_capability
 from dsnotes.model.mlp import MLP
 
 NAMES = ("gate_proj", "up_proj", "down_proj")
@@ -45,13 +45,17 @@ def grouped(
     """Sum of g_i FFN_i(x) over the chosen experts; None where only the loop can do it.
 
     It takes products in bfloat16 whose sides are multiples of 8, and experts that are `MLP` and
-    nothing more: no FP8 layer, no hook, no transform of `torch.func`. At the first call the weights
-    move into two stacks, gate and up (2E, N, H) and down (E, H, N). They stay parameters with their
-    names, each of them now a view. While a stack is filled, memory holds it and the weights.
+    nothing more: no FP8 layer, no hook, no transform of `torch.func`, no `fully_shard`. At the
+    first call the weights move into two stacks, gate and up (2E, N, H) and down (E, H, N). They
+    stay parameters with their names, each of them now a view. While a stack is filled, memory holds
+    it and the weights.
     """
     autocast = torch.is_autocast_enabled(x.device.type)
     dtype = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
-    if dtype != torch.bfloat16 or type(x) is not Tensor or not len(x) or not _able(x.device):
+    if dtype != torch.bfloat16 or type(x) is not Tensor or not len(x):
+        return None
+    # On a CPU it is tested; where the GPU is older, a grouped product waits for its sizes
+    if x.device.type != "cpu" and triton_capability(x.device) < (9, 0):
         return None
     parts = _weights(experts)
     stacks = [made for part in parts if (made := stack(part)) is not None]
@@ -85,19 +89,16 @@ def _weights(experts: nn.ModuleList) -> list[list[Tensor]]:
         for d in own
     )  # fmt: skip
     transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    if extra or _has_any_global_hook() or transformed:
+    if extra or _has_any_global_hook() or transformed or _fully_sharded():
         return []
     gates, ups, downs = ([d["_parameters"]["weight"] for d in own[i::4]] for i in (1, 2, 3))
     return [[w for pair in zip(gates, ups, strict=True) for w in pair], downs]
 
 
-@functools.cache
-def _able(device: torch.device) -> bool:
-    """Whether grouped products run there without waiting; on a CPU they are tested."""
-    if device.type != "cuda":
-        return device.type == "cpu"
-    hopper = torch.cuda.get_device_capability(device) >= (9, 0)
-    return hopper and importlib.util.find_spec("triton") is not None
+def _fully_sharded() -> bool:
+    """Whether FSDP2 runs some model here, maybe this one: see `stack`."""
+    states = sys.modules.get("torch.distributed._composable_state")
+    return states is not None and len(states._module_state_mapping) > 0
 
 
 def stack(weights: Sequence[Tensor]) -> Tensor | None:
@@ -105,6 +106,8 @@ def stack(weights: Sequence[Tensor]) -> Tensor | None:
 
     Where they do so already, as their addresses tell, nothing is copied: `.to`, `assign` and the
     like have moved them out. None if they differ in shape or type, or are no common parameters.
+    Not for weights whose memory something else manages: FSDP (`fully_shard`) gathers them anew for
+    each pass where they were at first, and would never see that they moved. The stack goes stale.
     """
     first, step = weights[0], weights[0].nbytes
     start, end = first.data_ptr(), first.data_ptr() + len(weights) * step

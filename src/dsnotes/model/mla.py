@@ -20,8 +20,6 @@ Legend of shapes: batch, seq (new tokens), past (all tokens attended to), heads,
 n = qk_nope_head_dim, r = qk_rope_head_dim, v = v_head_dim, c = kv_lora_rank; n_r is n + r.
 """
 
-import functools
-import importlib.util
 from typing import NamedTuple
 
 import torch
@@ -30,6 +28,7 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from dsnotes.checks.arguments import checked
+from dsnotes.checks.devices import triton_capability
 from dsnotes.checks.numeric import at_least, channels
 from dsnotes.config import Config
 from dsnotes.model.cache import LatentCache
@@ -182,10 +181,7 @@ class MLA(nn.Module):
         seq, past = query.shape[1], latents.shape[1]
         if mask is None and seq > 1:  # `is_causal` would count heads, which are the rows here
             mask = torch.ones(1, seq, past, dtype=torch.bool, device=query.device).tril()
-        up = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))  # (heads, n + v, c)
-        w_uk, w_uv = up.split([self.qk_nope_head_dim, self.v_head_dim], dim=1)
-        content, position = query.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
-        query = torch.cat([torch.einsum("bthn,hnc->bthc", content, w_uk), position], dim=-1)
+        query = self.absorbed(query)
         if _in_one_kernel(query, latents):
             from dsnotes.model.mla_triton import attend
 
@@ -199,15 +195,31 @@ class MLA(nn.Module):
                 attn_mask=None if mask is None else mask[:, :, None],
                 scale=self.softmax_scale,
             )
+        up = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))  # (heads, n + v, c)
+        w_uv = up[:, self.qk_nope_head_dim :]
         return torch.einsum("bthc,hvc->bthv", out[..., : self.kv_lora_rank], w_uv)
 
-    def _check_attended(self, query: Tensor, latents: Tensor, mask: Tensor | None) -> None:
-        channels(self.kv_lora_rank + self.qk_rope_head_dim, latents=latents)
+    @checked
+    def absorbed(
+        self, query: Float[Tensor, "batch seq heads n_r"]
+    ) -> Float[Tensor, "batch seq heads c_r"]:
+        """[W^UK^T q^C; q^R], whose products with the cached latents are those of eq 10."""
+        self._check_query(query)
+        up = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))  # (heads, n + v, c)
+        w_uk = up[:, : self.qk_nope_head_dim]
+        content, position = query.split([self.qk_nope_head_dim, self.qk_rope_head_dim], dim=-1)
+        return torch.cat([torch.einsum("bthn,hnc->bthc", content, w_uk), position], dim=-1)
+
+    def _check_query(self, query: Tensor) -> None:
         if query.shape[2:] != (self.num_heads, self.qk_head_dim):
             raise ValueError(
                 f"query must be (batch, seq, {self.num_heads}, {self.qk_head_dim}), got shape "
                 f"{tuple(query.shape)}"
             )
+
+    def _check_attended(self, query: Tensor, latents: Tensor, mask: Tensor | None) -> None:
+        channels(self.kv_lora_rank + self.qk_rope_head_dim, latents=latents)
+        self._check_query(query)
         seq, past = query.shape[1], latents.shape[1]
         if mask is None and seq not in (1, past):
             raise ValueError(f"mask must say where {seq} tokens look among {past}, got None")
@@ -216,19 +228,10 @@ class MLA(nn.Module):
 def _in_one_kernel(query: Tensor, latents: Tensor) -> bool:
     """Whether `mla_triton` can attend: on a Hopper GPU, in 16 bits, with no gradient to come."""
     return (
-        query.is_cuda
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()
         and query.dtype == latents.dtype
         and query.itemsize == 2
         and latents.stride(-1) == 1
         and not (torch.is_grad_enabled() and (query.requires_grad or latents.requires_grad))
-        and _has_kernel(query.device)
-    )
-
-
-@functools.cache
-def _has_kernel(device: torch.device) -> bool:
-    return (
-        torch.cuda.get_device_capability(device)[0] == 9
-        and importlib.util.find_spec("triton") is not None
+        and triton_capability(query.device)[0] == 9
     )

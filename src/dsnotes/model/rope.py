@@ -43,16 +43,30 @@ def rope_frequencies(config: Config) -> Float[Tensor, "pairs"]:
         >>> rope_frequencies(DEEPSEEK_V3)[0].item()
         1.0
     """
-    dim, base = config.qk_rope_head_dim, config.rope_theta
+    return pair_frequencies(
+        dim=config.qk_rope_head_dim, base=config.rope_theta, scaling=config.rope_scaling
+    )
+
+
+@checked
+def pair_frequencies(
+    *, dim: int, base: float, scaling: RopeScaling | None
+) -> Float[Tensor, "pairs"]:
+    """`rope_frequencies` for `dim` channels, from the numbers that a configuration holds.
+
+    >>> pair_frequencies(dim=4, base=100.0, scaling=None).tolist()
+    [1.0, 0.1]
+    """
+    at_least(2, dim=dim)
     pair = torch.arange(dim // 2, dtype=torch.float64, device="cpu")
     theta = base ** (-2 * pair / dim)
-    if config.rope_scaling is None:
+    if scaling is None:
         return theta
-    low, high = yarn_range(config.rope_scaling, dim=dim, base=base)
+    low, high = yarn_range(scaling, dim=dim, base=base)
     # 0: as trained, 1: divided by the factor; a step where the two bounds coincide. Bounds outside
     # the pairs can come in the wrong order: their ramp is that of transformers.
     slowed = ((pair - low) / ((high - low) or 0.001)).clamp(0, 1)
-    return theta * (1 - slowed) + theta / config.rope_scaling.factor * slowed
+    return theta * (1 - slowed) + theta / scaling.factor * slowed
 
 
 @checked
@@ -128,5 +142,7 @@ def apply_rope(
         )
     wide = torch.promote_types(x.dtype, torch.float32)
     two = x.to(wide).unflatten(-1, (-1, 2)).contiguous()  # (*shape, pairs, 2)
+    if two.storage_offset() % 2:  # a view that begins within what would be one complex number
+        two = two.clone()
     turned = torch.view_as_complex(two) * rotation  # (*shape, pairs)
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)

@@ -1,4 +1,4 @@
-"""The eight mechanisms a reader can write or mend: what is blank, what is planted, what grades it.
+"""The mechanisms a reader can write or mend: what is blank, what is planted, what grades it.
 
 Each is a file `mechanisms/<section>.toml`; blanks and bugs are places in the source of the module,
 found by its text, so that they follow the code.

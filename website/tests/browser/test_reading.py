@@ -174,7 +174,9 @@ def test_the_contents_on_a_phone_close_on_a_choice(page):
 @pytest.mark.parametrize("name", ["book/rl/grpo", "notebooks/grpo"])
 def test_one_press_of_end_comes_to_the_end(page, name):
     page.goto(f"/{name}.html", wait_until="load")
-    page.keyboard.press("End")  # a page that grows later leaves a rest for ever; a slow machine only scrolls slowly
+    page.keyboard.press(
+        "End"
+    )  # a page that grows later leaves a rest for ever; a slow machine only scrolls slowly
     left = "document.documentElement.scrollHeight - innerHeight - scrollY"
     page.wait_for_function(f"{left} < 5", timeout=15_000)
     page.wait_for_function("document.documentElement.dataset.settled")

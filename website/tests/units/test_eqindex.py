@@ -20,6 +20,7 @@ from dsbook import eqindex  # noqa: E402
         ("MaxVio (loss-free balancing eq. 4)", [("LF", 4)]),
         ("Dr. GRPO or DAPO eq 8; R1 v2 eq 7", [("DAPO", 8), ("R1", 7)]),
         ("eq (3)-(5) of DeepSeekMath", [("V1", 3), ("V1", 4), ("V1", 5)]),
+        ("V3.2 eq 7, not V3 eq 27", [("V3.2", 7), ("V3", 27)]),
         ("frequency 3, seq 4, in equal parts 5", []),
     ],
 )

@@ -165,9 +165,9 @@ def quantize(
 ) -> Quantized:
     """Divide each group by amax / fmt.max and round (V3 section 3.3.2).
 
-    Groups at the edges may be smaller. With `power_of_two` the scale is 2^ceil(log2 s), which UE8M0
-    stores in one byte. The arithmetic is in float32, or in float64 for a float64 matrix. No
-    gradient flows. Raises ValueError for groups of other sizes and scales that overflow float32.
+    Groups at the edges may be smaller. With `power_of_two` the scale is 2^ceil(log2 s): one byte as
+    UE8M0. The arithmetic is in float32, for a float64 matrix in float64, without gradient.
+    ValueError unless `group` holds whole numbers above 0 or None, or if a scale overflows.
 
         >>> q = quantize(torch.randn(576, 7168), group=BLOCK)
         >>> q.data.dtype, q.scale_inv.shape

@@ -9,7 +9,7 @@ Sources
 
 Departures
     - A weight is quantised at every forward pass, once for W and W^T. `quantized_once` keeps the
-      codes for several passes, those of the micro-batches of one optimizer step.
+      codes from one optimizer step to the next, for passes that share a step.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from dsnotes.training.fp8.formats import BLOCK, E4M3, PER_TENSOR, TILE, TOKEN_TILE, Quantized
 from dsnotes.training.fp8.gemm import gemm, on_tensor_cores, tensor_core_gemm
@@ -49,6 +50,10 @@ class WeightCodes:
     def __init__(self) -> None:
         self._of: tuple[Any, ...] = ()
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """A copy of the layer, or a pickled one, keeps nothing: no step would make it forget."""
+        return type(None), ()
+
     def of(self, weight: Tensor, *, power_of_two: bool) -> tuple[Quantized, Quantized]:
         """W (N, K) and W^T (K, N) in 128x128 blocks, both with rows that are contiguous.
 
@@ -73,22 +78,30 @@ def _both_ways(weight: Tensor, power_of_two: bool) -> tuple[Quantized, Quantized
 
 @contextmanager
 def quantized_once(model: nn.Module) -> Iterator[None]:
-    """Inside, every FP8 weight of the model is quantised once, on GPUs where `linear` serves.
+    """Inside, an FP8 weight is quantised once an optimizer step, on GPUs where `linear` serves.
 
-    Open it around the micro-batches of one optimizer step. A weight that changes inside is
-    quantised again, except when it is written to through `weight.data` or by a replayed CUDA graph:
-    PyTorch does not count these writes.
+    For gradient accumulation: the micro-batches of a step share the codes. A step of any optimizer
+    drops them, and so does a change that PyTorch counts, such as `load_state_dict`. It does not
+    count what is written to `weight.data` in place, or by a replayed CUDA graph: open this anew
+    after such a change.
 
         >>> with quantized_once(model):
         ...     for half in tokens.chunk(2):
         ...         model(half).square().mean().backward()
     """
     layers: list[Any] = [module for module in model.modules() if hasattr(module, "kept")]
-    for layer in layers:
-        layer.kept = WeightCodes()
+
+    def forget(*_: Any) -> None:
+        for layer in layers:
+            layer.kept = WeightCodes()
+
+    forget()
+    # A fused optimizer writes to weights without a new version
+    hook = register_optimizer_step_post_hook(forget)
     try:
         yield
     finally:
+        hook.remove()
         for layer in layers:
             layer.kept = None
 

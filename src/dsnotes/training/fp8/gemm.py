@@ -217,13 +217,13 @@ def _scale_of_each_row(q: Quantized) -> Tensor:
 
 
 def on_tensor_cores(a: Quantized, b: Quantized) -> bool:
-    """Whether cuBLAS has the product: Hopper, CUDA 12.9, both E4M3."""
+    """Whether cuBLAS has A B^T of A (M, K) and B (N, K): Hopper, CUDA 12.9, both in E4M3."""
     e4m3 = a.data.dtype == b.data.dtype == E4M3.dtype
     return e4m3 and a.data.numel() * b.data.numel() > 0 and multiplies_blocks(a.data.device)
 
 
 def tensor_core_gemm(a: Quantized, b: Quantized, *, out_dtype: torch.dtype) -> Tensor:
-    """`gemm` by cuBLAS, without the checks, on scales of 1x128 tiles and 128x128 blocks."""
+    """`gemm` by cuBLAS without its checks, A (M, K) and B (N, K) to (M, N) of `out_dtype`."""
     if a.group not in (TILE, BLOCK) or a.group == b.group == BLOCK:
         a = Quantized(a.data, _scale_of_each_row(a), TILE)
     if b.group not in (TILE, BLOCK):

@@ -1,12 +1,12 @@
 """What the device of a tensor offers for FP8: kernels that quantise, products with block scales."""
 
 import functools
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dsnotes.checks.devices import triton_capability
 
 
 def kernels_for(x: Tensor) -> Any:
@@ -15,16 +15,11 @@ def kernels_for(x: Tensor) -> Any:
     It needs a GPU that converts to FP8 itself (Ada, Hopper or newer), Triton, and numbers that are
     not float64.
     """
-    if not x.is_cuda or x.dtype == torch.float64 or not x.numel():
+    if x.dtype == torch.float64 or not x.numel() or triton_capability(x.device) < (8, 9):
         return None
-    return _kernels(x.device)
+    from dsnotes.training.fp8 import kernels  # needs Triton
 
-
-@functools.cache
-def _kernels(device: torch.device) -> Any:
-    if torch.cuda.get_device_capability(device) < (8, 9) or not find_spec("triton"):
-        return None
-    return import_module("dsnotes.training.fp8.kernels")
+    return kernels
 
 
 @functools.cache

@@ -33,7 +33,8 @@ class LabPage:
               const frame = () => new Promise(requestAnimationFrame);
               const top = () => node.getBoundingClientRect().top;
               for (let still = 0, turn = 0, last = NaN; still < 3 && turn < 60; turn++) {
-                if (top() < 70 || node.getBoundingClientRect().bottom > innerHeight) // 70: the bar
+                // 70: the bar; 90: the button back to the top, which comes when one scrolls up
+                if (top() < 70 || node.getBoundingClientRect().bottom > innerHeight - 90)
                   node.scrollIntoView({ block: "center", behavior: "instant" });
                 await frame();
                 still = top() === last ? still + 1 : 0;
