@@ -1,0 +1,75 @@
+"""What the page on the rules of verse says of poems, by the rules themselves."""
+
+import csv
+import re
+from pathlib import Path
+
+from dsnotes.rl.novelty import Known, novelty
+from dsnotes.rl.regulated import WEIGHTS, breaches, judge, split
+from dsnotes.rl.verse import tones
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "book" / "whole" / "verse.md").read_text("utf8")
+SIGNS = {"○": "平", "●": "仄", "◐": "平仄"}
+NUMERALS = "一二三四五六七八"
+with (ROOT / "tests" / "data" / "verses.csv").open(encoding="utf8") as file:
+    POEMS = {(row["author"], row["title"]): row for row in csv.DictReader(file)}
+
+
+def rows(name: str) -> list[list[str]]:
+    """The cells of a table, without its head."""
+    _, _, rest = PAGE.partition(f":name: {name}\n")
+    lines = [line for line in rest.partition(":::")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_marks_of_the_poem() -> None:
+    """Every sign is the tone; bold are the even places and the ends of all lines."""
+    lines = []
+    for row in rows("tab-verse-marks"):
+        marked = [re.fullmatch(r"(\**)(\w) (\S)\1", cell).groups() for cell in row[1:6]]
+        assert [SIGNS[sign] for _, _, sign in marked] == [tones(c) for _, c, _ in marked]
+        assert [bool(bold) for bold, _, _ in marked] == [False, True, False, True, True]
+        lines.append("".join(c for _, c, _ in marked))
+    assert "".join(lines) == POEMS["王之渙", "登鸛雀樓"]["text"].translate({0xFF0C: "", 0x3002: ""})
+
+
+def test_every_rule_has_its_row() -> None:
+    assert [row[0].strip("`") for row in rows("tab-verse-rules")] == list(WEIGHTS)
+
+
+def test_known_poems_keep_and_break_what_the_table_says() -> None:
+    for names, verdict, where in rows("tab-verse-poems"):
+        found = re.findall(r"(?:(\w+?))?《(\w+)》", names)
+        author = ""
+        for name, title in found:
+            author = name or author
+            poem = POEMS[author, title]
+            broken = breaches(split(poem["text"]), poem["rhyme"])
+            if verdict == "合律":
+                assert broken == []
+                continue
+            (breach,) = broken
+            assert f"`{breach.rule}`" == verdict, title
+            line = re.match(r"第(\w)句(?:第(\w)字|末三字)", where)
+            if line:
+                assert line[1] == NUMERALS[breach.line]
+                assert line[2] in (None, NUMERALS[breach.place])
+
+
+def test_each_cheat_is_worth_all_without_its_rule_and_not_with_it() -> None:
+    cheats = {row[0].strip("`"): row[1] for row in rows("tab-verse-cheats")}
+    for rule in ("form", "words"):
+        asked = {"form": "五絕", "rhyme": "尤"}
+        assert judge(cheats[rule], **asked, without=(rule,)).keeps_all_rules
+        assert not judge(cheats[rule], **asked).keeps_all_rules
+    copied = cheats["没有新颖"].partition("（")[0]
+    assert judge(copied, form="五絕", rhyme="尤").keeps_all_rules
+    assert novelty(copied, Known(split(copied))) == 0
+
+
+def test_three_characters_are_the_fewest_without_the_form() -> None:
+    asked = {"form": "五絕", "rhyme": "尤", "without": ("form",)}
+    assert judge("日，河流。", **asked).keeps_all_rules
+    assert judge("日，流。", **asked).broken == ("lines",)
+    assert not judge("流。", **asked).keeps_all_rules
