@@ -1,10 +1,13 @@
-"""A small corpus in a file, so that a run of size `tiny` takes seconds."""
+"""A small corpus in a file, so that a run of size `tiny` takes seconds, and such a run."""
 
 from pathlib import Path
 
 import pytest
 
 from dsnotes.data.poems import VERSE_FORMS, verses
+from dsnotes.whole.__main__ import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +22,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     path.write_text("\n".join(rows) + "\n", "utf8")
     return path
+
+
+def arguments(out: Path, corpus: Path, *more: str) -> list[str]:
+    given = ["--size", "tiny", "--seed", "1", "--out", str(out), "--corpus", str(corpus)]
+    return [*given, "--threads", "1", *more]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    """The folder of a run that is done; nobody may write there."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert main(arguments(out, corpus)) == 0
+    return out

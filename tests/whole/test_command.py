@@ -16,24 +16,14 @@ from dsnotes.weights.script import load_script
 from dsnotes.whole import run as runs
 from dsnotes.whole.__main__ import STAGES, UNFINISHED, main
 
+from .conftest import arguments
+
 TIMES = {"seconds", "cpu_seconds", "minutes", "cpu_minutes", "tokens_per_second"}
-
-
-def arguments(out: Path, corpus: Path, *more: str) -> list[str]:
-    given = ["--size", "tiny", "--seed", "1", "--out", str(out), "--corpus", str(corpus)]
-    return [*given, "--threads", "1", *more]
 
 
 def results(out: Path) -> dict[str, Any]:
     found = {name: json.loads((out / f"{name}.json").read_text("utf8")) for name in STAGES}
     return {name: {k: x for k, x in its.items() if k not in TIMES} for name, its in found.items()}
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
-    out = tmp_path_factory.mktemp("whole") / "run"
-    assert main(arguments(out, corpus)) == 0
-    return out
 
 
 def test_every_stage_leaves_its_result_and_its_model(finished: Path) -> None:
