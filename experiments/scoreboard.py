@@ -290,9 +290,7 @@ def descend(
     """The step of `TrainState.update`, with gradients that others have computed."""
     for name, parameter in parameters.items():
         parameter.grad = gradients[name].clone()
-    nn.utils.clip_grad_norm_(state.model.parameters(), 1.0)
-    state.optimizer.step()
-    state.scheduler.step()
+    state.descend()
 
 
 def curve(values: list[float]) -> list[float]:

@@ -39,6 +39,7 @@ from dsnotes.rl.verse import verse_reward
 from dsnotes.training import poems, texts, verses
 from dsnotes.training.fp8.formats import BLOCK, E4M3, TILE, quantize
 from dsnotes.training.fp8.linear import V3_RECIPE, Bf16Linear, Fp8Linear
+from dsnotes.training.parallel import ParallelState
 from dsnotes.training.state import Report, Snapshot, TrainState
 
 Call = tuple[Callable[..., Any], dict[str, Any]]
@@ -48,7 +49,7 @@ MODULES = (
     *(f"model.{m}" for m in ("balance", "cache", "deepseek", "mla", "mlp", "moe", "mtp", "rope")),
     *("model.speculative", "training.fp8.formats", "training.fp8.gemm", "training.fp8.linear"),
     *("training.loop", "training.padding", "training.poems", "training.state", "training.texts"),
-    "training.verses",
+    *("training.parallel", "training.verses"),
     *(f"rl.{m}" for m in ("grpo", "keypoints", "objective", "poet", "ppo", "presets", "r1_zero")),
     *("rl.reward_model", "rl.rollout", "rl.shellgame", "weights.checkpoint", "weights.hf"),
 )
@@ -146,6 +147,10 @@ def small() -> presets.Preset:
 @functools.cache
 def pupil() -> DeepSeek:
     return keypoints.base_policy(seed=0, steps=1)
+
+
+def parallel_state() -> ParallelState:
+    return ParallelState.create(model(), steps=1, learning_rate=1e-3)
 
 
 def state() -> TrainState:
@@ -774,6 +779,17 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
         "sequence_alpha": 0.1,
         "mtp_weight": 0.1,
     },
+    "training.parallel.ParallelState.update": lambda: {
+        "self": (taught := parallel_state()),
+        "loss": taught.model(ints(1, 3)).mean(),
+    },
+    "training.parallel.parallel_step": lambda: {
+        "state": parallel_state(),
+        "batch": texts.Batch(ints(2, 6), ints(2, below=1)),
+        "gamma": 0.1,
+        "mtp_weight": 0.1,
+    },
+    "training.parallel.sum_gradients": lambda: {"model": plain()},
     "training.loop.evaluate": lambda: {
         "model": model(),
         "batch": texts.Batch(ints(2, 6), ints(2, below=1)),

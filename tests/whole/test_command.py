@@ -118,6 +118,7 @@ def test_no_time_is_no_step_and_a_finished_run_is_only_read(
         (["--device", "gpu"], "device"),
         (["--until", "-1"], "until must be at least 0"),
         (["--threads", "0"], "threads must be at least 1"),
+        (["--processes", "0"], "processes must be at least 1"),
     ],
 )
 def test_what_cannot_be_run_is_named(

@@ -115,6 +115,10 @@ class TrainState:
             raise ValueError("loss must carry a gradient, got one that depends on no weight")
         self.optimizer.zero_grad()
         loss.backward()
+        self.descend()
+
+    def descend(self) -> None:
+        """The second half of `update`: a step along the gradients that the weights hold."""
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.scheduler.step()

@@ -2,6 +2,7 @@
 
     python -m dsnotes.whole --size laptop --seed 0 --out runs/laptop-0
     python -m dsnotes.whole --size gpu --seed 0 --out runs/gpu-0 --device cuda --corpus verses.txt
+    python -m dsnotes.whole --size laptop --seed 0 --out runs/laptop-0 --processes 4
 
 Stages that are done are passed over, and one that was interrupted goes on: give the same command
 again. Ctrl-C stops after the step at hand, a second one at once. The exit status is 0 when all is
@@ -45,11 +46,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--corpus", help="verses.txt of experiments/prepare_poems.py --full")
     parser.add_argument("--fp8", action="store_true", help="pretrain with FP8 inputs")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="pretrain on so many, with a core or a GPU each"
+    )
     parser.add_argument("--threads", type=int, default=2, help="CPU cores to use")
     parser.add_argument("--until", type=float, metavar="SECONDS", help="stop in good order then")
     given = parser.parse_args(arguments)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("--device cuda: PyTorch finds no CUDA GPU on this machine")
+    if given.device.startswith("cuda") and given.processes > (gpus := torch.cuda.device_count()):
+        parser.error(f"--processes: there are GPUs for {gpus}, got {given.processes}")
     if given.threads < 1:
         parser.error(f"--threads must be at least 1, got {given.threads}")
     torch.set_num_threads(given.threads)
@@ -63,6 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
             corpus=given.corpus,
             device=given.device,
             fp8=given.fp8,
+            processes=given.processes,
             until=given.until,
             progress=True,
         )

@@ -41,8 +41,10 @@ class Run:
     """The folder `out` of a run of a size and a seed, and what its stages share.
 
     `corpus` is a file as `data.poems.verses` takes it; None means the poems of the package. `fp8`
-    pretrains with FP8 inputs of the linear layers. After `until` seconds the run stops by
-    `Stopped`, as it does once `stop` is set: in a stage that trains, after the step at hand.
+    pretrains with FP8 inputs of the linear layers. With `processes` as many of them pretrain, each
+    on a part of every batch (`reading`): no setting, but for rounding the numbers are the same.
+    After `until` seconds the run stops by `Stopped`, as it does once `stop` is set: in a stage that
+    trains, after the step at hand.
 
     ValueError for an unknown size, a corpus that is none or too small, a folder that holds a run
     with other settings; OSError for a file that is not there.
@@ -64,6 +66,7 @@ class Run:
         corpus: str | os.PathLike[str] | None = None,
         device: str = "cpu",
         fp8: bool = False,
+        processes: int = 1,
         until: float | None = None,
         progress: bool = False,
     ) -> None:
@@ -71,10 +74,11 @@ class Run:
             raise ValueError(f"size must be one of {', '.join(SIZES)}, got {size!r}")
         self.folder, self.size, self.seed, self.device = Path(out), SIZES[size], seed, device
         self.corpus = None if corpus is None else str(corpus)
-        self.fp8, self.progress = fp8, progress
+        self.fp8, self.processes, self.progress = fp8, processes, progress
         self.stop, self._until = False, until
         self._began = time.monotonic()
         at_least(0, seed=seed, until=until)
+        at_least(1, processes=processes)
         torch.device(device)  # RuntimeError for what is none
         if not self.poems or not self.held_out:
             raise ValueError(f"corpus must hold poems to train on and to hold out, got {corpus}")

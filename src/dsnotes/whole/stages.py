@@ -34,13 +34,12 @@ from dsnotes.rl.novelty import novelty
 from dsnotes.rl.objective import Objective
 from dsnotes.rl.regulated import judge, split
 from dsnotes.training.fp8.linear import convert
-from dsnotes.training.loop import language_step
-from dsnotes.training.state import Report, TrainState
-from dsnotes.training.verses import PAD, batches
+from dsnotes.training.state import TrainState
 from dsnotes.whole.experts import balance, specialists
 from dsnotes.whole.judging import evaluate
+from dsnotes.whole.reading import read_poems
 from dsnotes.whole.run import Result, Run
-from dsnotes.whole.sizes import GAMMA, MTP_WEIGHT, Reinforcement, Training
+from dsnotes.whole.sizes import Reinforcement
 from dsnotes.whole.writing import Prompts, poem_reward, poem_step, write
 
 _POINTS = 60  # of a curve
@@ -64,7 +63,7 @@ def pretrain(run: Run) -> Result:
     model = add_modules(DeepSeek(_sized(run.size.model, run)))
     if run.fp8:
         convert(model)
-    history = _read(run, "pretrain", model, run.poems, run.size.pretrain)
+    history = read_poems(run, "pretrain", model, run.poems, run.size.pretrain)
     model = run.model("pretrain")
     load = torch.stack([report["load"] for report in history]).float()  # (steps, layers, experts)
     return {
@@ -79,7 +78,7 @@ def pretrain(run: Run) -> Result:
 def cold_start(run: Run) -> Result:
     """Read the poems that keep every rule: the model shall know what it will be rewarded for."""
     poems = [verse for verse in run.poems if keeps_every_rule(verse)]
-    history = _read(run, "cold_start", run.model("pretrain"), poems, run.size.cold_start)
+    history = read_poems(run, "cold_start", run.model("pretrain"), poems, run.size.cold_start)
     loss = _curve([report["loss"] for report in history])
     return {"read": len(poems), "training_loss": loss, **_judged(run, run.model("cold_start"))}
 
@@ -118,7 +117,7 @@ def pretrain_small(run: Run) -> Result:
     """The smaller model reads the corpus, as the larger one did."""
     torch.manual_seed(run.seed)
     model = DeepSeek(_sized(run.size.small, run))
-    history = _read(run, "pretrain_small", model, run.poems, run.size.pretrain_small)
+    history = read_poems(run, "pretrain_small", model, run.poems, run.size.pretrain_small)
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "training_loss": _curve([report["loss"] for report in history]),
@@ -137,7 +136,7 @@ def distill(run: Run) -> Result:
     if read < run.size.distill.batch_size:
         poems = [verse for verse in run.poems if keeps_every_rule(verse)]
         read = 0
-    history = _read(run, "distill", run.model("pretrain_small"), poems, run.size.distill)
+    history = read_poems(run, "distill", run.model("pretrain_small"), poems, run.size.distill)
     loss = _curve([report["loss"] for report in history])
     return {"read": read, "training_loss": loss, **_judged(run, run.model("distill"))}
 
@@ -151,23 +150,6 @@ def reinforce_small(run: Run) -> Result:
 def keeps_every_rule(verse: Verse) -> bool:
     """Whether a poem of the corpus keeps every rule of `rl.regulated`."""
     return judge(verse.text, form=verse.form, rhyme=verse.rhyme).keeps_all_rules
-
-
-def _read(
-    run: Run, name: str, model: DeepSeek, poems: Sequence[Verse], how: Training
-) -> list[Report]:
-    """Train on poems by `language_step`: biases follow the load, the prediction module learns."""
-    state = TrainState.create(
-        model.to(run.device),
-        steps=how.steps,
-        learning_rate=how.learning_rate,
-        cooldown=how.cooldown,
-        seed=run.seed,
-    )
-    weight = MTP_WEIGHT if model.config.num_nextn_predict_layers else 0.0
-    step = partial(language_step, gamma=GAMMA, mtp_weight=weight, padding=PAD)
-    order = {"steps": how.steps, "batch_size": how.batch_size, "seed": run.seed}
-    return run.train(name, state, step, batches(poems, run.vocabulary, **order))
 
 
 def _reinforced(run: Run, name: str, model: DeepSeek, how: Reinforcement) -> Result:
