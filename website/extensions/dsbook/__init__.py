@@ -27,6 +27,7 @@ PARTS = (
     "papers",
     "permalinks",
     "predict",
+    "quiz",
     "reference",
     "repo",
     "runtimes",
