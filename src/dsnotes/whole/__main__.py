@@ -1,8 +1,8 @@
 """Train one small DeepSeek from a corpus of poems to a model that writes by the rules of verse.
 
     python -m dsnotes.whole --size laptop --seed 0 --out runs/laptop-0
-    python -m dsnotes.whole --size gpu --seed 0 --out runs/gpu-0 --device cuda --corpus verses.txt
     python -m dsnotes.whole --size laptop --seed 0 --out runs/laptop-0 --processes 4
+    python -m dsnotes.whole --size gpu --out runs/gpu-0 --device cuda --corpus verses.txt
 
 Stages that are done are passed over, and one that was interrupted goes on: give the same command
 again. Ctrl-C stops after the step at hand, a second one at once. The exit status is 0 when all is

@@ -83,14 +83,14 @@ class Run:
         if not self.poems or not self.held_out:
             raise ValueError(f"corpus must hold poems to train on and to hold out, got {corpus}")
         file = None if corpus is None else Path(corpus).name
-        settings = {"size": size, "seed": seed, "corpus": file, "fp8": fp8, **asdict(self.size)}
-        self.settings = json.loads(json.dumps(settings))
+        settings = {"size": size, "seed": seed, "corpus": file, "fp8": fp8}
+        self.settings = json.loads(json.dumps({**settings, **asdict(self.size)}))
         self.folder.mkdir(parents=True, exist_ok=True)
         found = self.result("settings")
         if found is None:
             self._write("settings", self.settings)
         elif found != self.settings:
-            other = [name for name in settings if found.get(name) != self.settings[name]]
+            other = [name for name in self.settings if found.get(name) != self.settings[name]]
             raise ValueError(f"out must be a folder of this run, {out} has another {other[0]}")
 
     def stage(self, name: str, work: Callable[["Run"], Result]) -> Result:
@@ -176,8 +176,9 @@ class Run:
 
     @property
     def held_out(self) -> tuple[Verse, ...]:
-        """The poems that no stage trains on."""
-        return verses(self.corpus, held_out=True)
+        """Poems that no stage trains on: about `size.held_out` from all over those held out."""
+        poems = verses(self.corpus, held_out=True)
+        return poems[:: max(len(poems) // self.size.held_out, 1)]
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -87,9 +87,9 @@ def release(run: Run) -> Result:
     ours = checkpoint.load(folder).to(run.device)
     prompts = [_prompt(run, verse) for verse in spread(run.held_out, 2)]
     greedy: dict[str, Any] = {"max_new_tokens": room("七律"), "stop_token": END}
+    theirs = None
     texts = [ours.generate(prompt, **greedy).tolist() for prompt in prompts]
     unrounded = [model.generate(prompt, **greedy).tolist() for prompt in prompts]
-    theirs = None
     if find_spec("transformers") and find_spec("accelerate"):
         theirs = _same(texts, _by_transformers(folder, prompts))
     page = {name: _script(run, name, *source) for name, source in _PAGE.items()}

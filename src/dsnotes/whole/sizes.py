@@ -71,13 +71,15 @@ class Size:
     pretrain_small: Training
     distill: Training
     reinforce_small: Reinforcement
+    held_out: int  # poems to measure the loss on, at most about twice as many
     judged: int  # poems written to judge a model, of each form
     timed: int  # poems written to measure speed
     save_every: int  # steps between two saves of a stage
 
     def __post_init__(self) -> None:
         check_fields(self)
-        at_least(1, sampled=self.sampled, judged=self.judged, timed=self.timed)
+        at_least(1, sampled=self.sampled, held_out=self.held_out)
+        at_least(1, judged=self.judged, timed=self.timed)
 
 
 _LAPTOP = Config(
@@ -102,16 +104,12 @@ _LAPTOP = Config(
 )
 _GPU = replace(
     _LAPTOP,
-    hidden_size=384,
-    num_hidden_layers=6,
-    intermediate_size=1024,
-    moe_intermediate_size=256,
-    n_routed_experts=16,
-    num_experts_per_tok=4,
+    hidden_size=512,
+    intermediate_size=1536,
+    moe_intermediate_size=512,
     num_attention_heads=8,
     kv_lora_rank=96,
     qk_nope_head_dim=48,
-    qk_rope_head_dim=32,
     v_head_dim=48,
 )
 _TINY = replace(
@@ -152,6 +150,7 @@ SIZES = {
         pretrain_small=Training(steps=3, batch_size=8, learning_rate=1e-3),
         distill=Training(steps=3, batch_size=2, learning_rate=1e-3),
         reinforce_small=Reinforcement(steps=3, prompts=2, group_size=4, learning_rate=1e-3),
+        held_out=2000,
         judged=4,
         timed=2,
         save_every=2,
@@ -159,29 +158,31 @@ SIZES = {
     "laptop": Size(
         model=_LAPTOP,
         small=_smaller(_LAPTOP),
-        pretrain=Training(steps=1800, batch_size=32, learning_rate=2e-3),
-        cold_start=Training(steps=240, batch_size=32, learning_rate=7e-4, cooldown=1.0),
-        reinforce=Reinforcement(steps=240, prompts=8, group_size=16, learning_rate=5e-4),
+        pretrain=Training(steps=1500, batch_size=64, learning_rate=2e-3),
+        cold_start=Training(steps=120, batch_size=64, learning_rate=7e-4, cooldown=1.0),
+        reinforce=Reinforcement(steps=200, prompts=8, group_size=16, learning_rate=5e-4),
         sampled=1000,
-        pretrain_small=Training(steps=1000, batch_size=32, learning_rate=2e-3),
-        distill=Training(steps=400, batch_size=32, learning_rate=1e-3, cooldown=1.0),
-        reinforce_small=Reinforcement(steps=160, prompts=8, group_size=16, learning_rate=5e-4),
+        pretrain_small=Training(steps=800, batch_size=64, learning_rate=2e-3),
+        distill=Training(steps=200, batch_size=64, learning_rate=7e-4, cooldown=1.0),
+        reinforce_small=Reinforcement(steps=120, prompts=8, group_size=16, learning_rate=5e-4),
+        held_out=2000,
         judged=128,
-        timed=12,
-        save_every=100,
+        timed=3,
+        save_every=200,
     ),
     "gpu": Size(
         model=_GPU,
         small=_smaller(_GPU),
-        pretrain=Training(steps=2400, batch_size=384, learning_rate=1.5e-3, cooldown=0.4),
-        cold_start=Training(steps=200, batch_size=384, learning_rate=3e-4, cooldown=1.0),
-        reinforce=Reinforcement(steps=400, prompts=16, group_size=32, learning_rate=2e-4),
-        sampled=6000,
-        pretrain_small=Training(steps=1200, batch_size=384, learning_rate=2e-3, cooldown=0.4),
-        distill=Training(steps=400, batch_size=256, learning_rate=1e-3, cooldown=1.0),
-        reinforce_small=Reinforcement(steps=250, prompts=16, group_size=32, learning_rate=2e-4),
-        judged=512,
-        timed=12,
-        save_every=1000,
+        pretrain=Training(steps=1600, batch_size=384, learning_rate=1.5e-3),
+        cold_start=Training(steps=100, batch_size=384, learning_rate=3e-4, cooldown=1.0),
+        reinforce=Reinforcement(steps=300, prompts=16, group_size=32, learning_rate=3e-4),
+        sampled=2000,
+        pretrain_small=Training(steps=800, batch_size=384, learning_rate=2e-3),
+        distill=Training(steps=200, batch_size=256, learning_rate=7e-4, cooldown=1.0),
+        reinforce_small=Reinforcement(steps=100, prompts=16, group_size=32, learning_rate=5e-4),
+        held_out=3000,
+        judged=256,
+        timed=3,
+        save_every=500,
     ),
 }
