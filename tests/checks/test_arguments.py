@@ -74,6 +74,8 @@ APART = {
     "training.verses.Vocabulary.of": "takes poems, as an iterable; tests/training/test_verses.py",
     "training.texts.corpus": "takes one of the names of domains; tests/training/test_texts.py",
     "weights.checkpoint.load": "takes files; tests/weights/test_checkpoint.py",
+    "weights.checkpoint.stored": "a step inside of save",
+    "weights.checkpoint.copies": "of a Config, which checks its fields",
 }
 
 
