@@ -36,6 +36,7 @@ SECTION = {
     "dualpipe": "DualPipe",
     "moe": "MoE",
     "reward": "奖励",
+    "whole": "从头到尾",
 }  # else capitals
 
 

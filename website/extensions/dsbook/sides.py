@@ -19,7 +19,8 @@ EXPLAINED, NOTEBOOK, CODE, TESTS = "讲解", "笔记本", "代码", "测试"
 
 def _code(src: Path, room: str, name: str) -> tuple[str, list[str]]:
     """The page of the code of a section, and all pages that stand for its code."""
-    rooms = [src / "dsnotes" / room, *sorted((src / "dsnotes").glob("*/"))]
+    library = src / "dsnotes"
+    rooms = [library / room, *sorted(library.glob("*/")), library]  # a room may be the section
     for folder in rooms:
         module = (folder / name).relative_to(src).as_posix()
         if (folder / f"{name}.py").is_file():

@@ -398,7 +398,8 @@ def test_the_sides_of_a_section_have_its_name(tmp_path):
     files = (
         "src/dsnotes/model/moe.py src/dsnotes/training/fp8/__init__.py "
         "src/dsnotes/training/fp8/gemm.py tests/model/test_moe.py tests/parity/test_moe.py "
-        "tests/training/fp8/test_gemm.py tests/training/fp8/test_traps.py"
+        "tests/training/fp8/test_gemm.py tests/training/fp8/test_traps.py "
+        "src/dsnotes/whole/__init__.py src/dsnotes/whole/run.py tests/whole/test_run.py"
     )
     for name in files.split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -406,6 +407,7 @@ def test_the_sides_of_a_section_have_its_name(tmp_path):
     docs = {
         "book/model/moe", "notebooks/moe", "book/training/fp8", "book/training/fp8-accumulation",
         "notebooks/fp8", "book/results/v3", "notebooks/v3", "book/appendix/cite",
+        "book/whole/whole", "notebooks/whole",
     }  # fmt: skip
     found = sides.sides(tmp_path, tmp_path / "src", docs)
     assert found["notebooks/moe"] == [
@@ -422,5 +424,11 @@ def test_the_sides_of_a_section_have_its_name(tmp_path):
     ]
     assert [s[2] for s in found["source/dsnotes/training/fp8/gemm"]] == [False, False, True, False]
     assert [s[0] for s in found["book/results/v3"]] == ["讲解", "笔记本"]
+    assert found["source/dsnotes/whole/run"] == [  # the room is the section
+        ("讲解", "book/whole/whole", False),
+        ("笔记本", "notebooks/whole", False),
+        ("代码", "src/dsnotes/whole/__init__", True),
+        ("测试", "source/tests/whole/test_run", False),
+    ]
     assert "book/appendix/cite" not in found
     assert "source/tests/parity/test_moe" not in found

@@ -1,0 +1,95 @@
+"""What the pages on the whole run say of its stages, its record and the quiz."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from dsnotes.data.poems import VERSE_FORMS, Verse, verses
+from dsnotes.rl.novelty import Known, novelty
+from dsnotes.rl.regulated import judge, split
+from dsnotes.whole.__main__ import STAGES
+from dsnotes.whole.report import MODELS
+from dsnotes.whole.sizes import SIZES
+
+ROOT = Path(__file__).parents[2]
+WHOLE, RESULTS, QUIZ = (
+    (ROOT / "book" / "whole" / f"{name}.md").read_text("utf8")
+    for name in ("whole", "results", "quiz")
+)
+RECORD = json.loads((ROOT / "book" / "data" / "runs" / "whole.json").read_text("utf8"))
+DRAWING = (ROOT / "book" / "figures" / "whole-stages.svg").read_text("utf8")
+
+
+def test_the_table_has_the_stages_of_the_command_in_their_order() -> None:
+    assert re.findall(r"^\| [①-⑪] `(\w+)` \|", WHOLE, re.MULTILINE) == list(STAGES)
+    number = {name: "①②③④⑤⑥⑦⑧⑨⑩⑪"[i] for i, name in enumerate(STAGES)}
+    for name, sign in number.items():
+        assert f"| {sign} `{name}` |" in WHOLE
+        assert sign in DRAWING or name == "report"
+
+
+def test_every_model_has_a_row_in_every_table() -> None:
+    for size in ("laptop", "gpu"):
+        for title in MODELS.values():
+            key = f"{size}_{title.replace(' ', '_')}"
+            for column in ("wj", "ql", "copied", "characters_of_base", "loss", "max_vio"):
+                assert f"whole.ipynb::{key}_{column}:s" in RESULTS
+        assert f"whole.ipynb::{size}_corpus_wj:s" in RESULTS
+
+
+def test_the_record_is_of_both_sizes_on_three_seeds() -> None:
+    assert list(RECORD["tables"]["models"]) == ["laptop", "gpu"]
+    for size in ("laptop", "gpu"):
+        runs = [run for run in RECORD["runs"] if run["variant"] == size]
+        assert sorted(run["seed"] for run in runs) == [0, 1, 2]
+        assert all(list(run["models"]) == list(MODELS.values()) for run in runs)
+
+
+def test_every_number_of_the_pages_is_handed_over() -> None:
+    """By the name that the notebook gives it; those of tables are made of parts."""
+    notebook = nbformat.read(ROOT / "notebooks" / "whole.ipynb", as_version=4)
+    (source,) = [cell.source for cell in notebook.cells if cell.id == "glue"]
+    for key in set(re.findall(r"whole\.ipynb::([\w-]+)", WHOLE + RESULTS + QUIZ)):
+        part = re.sub(r"^(laptop|gpu|fig|text|goal)[_-]", "", key)
+        made = part in source or part.rsplit("_", 1)[0] in source
+        of_table = any(part.startswith(title.replace(" ", "_")) for title in MODELS.values())
+        kinds = ("corpus", "accepted", "rhyme", "punctuation", "season", "frontier", "parting")
+        assert made or of_table or part.startswith(kinds) or part in source, key
+
+
+@pytest.mark.parametrize("size", ["laptop", "gpu"])
+def test_dimensions_are_multiples_of_a_block_or_fit_in_one(size: str) -> None:
+    """As trap 4 says, of the model that is released."""
+    for name in ("hidden_size", "intermediate_size", "moe_intermediate_size", "kv_lora_rank"):
+        width = getattr(SIZES[size].model, name)
+        assert width <= 128 or width % 128 == 0, name
+
+
+def test_the_quiz_is_as_the_page_says() -> None:
+    poems = RECORD["tables"]["quiz"]
+    assert "```{quiz}\n```" in QUIZ
+    assert RECORD["settings"]["quiz_of"] == "gpu"
+    held_out = {verse.text for verse in verses(held_out=True)}
+    known = Known(line for verse in verses() for line in verse.lines)
+    for form in VERSE_FORMS:
+        by = [poem["by"] for poem in poems if poem["form"] == form]
+        assert by.count("model") == by.count("poet") <= 5
+    for poem in poems:
+        verdict = judge(poem["text"], form=poem["form"], rhyme=poem["rhyme"])
+        assert verdict.keeps_all_rules
+        assert (poem["text"] in held_out) == (poem["by"] == "poet")
+        if poem["by"] == "model":
+            assert novelty(poem["text"], known) == 1
+            assert poem["author"] == ""
+        else:
+            assert re.fullmatch("[唐宋] .+", poem["author"])
+        assert Verse(poem["rhyme"], tuple(split(poem["text"]))).form == poem["form"]
+
+
+def test_the_project_has_a_rubric_of_a_hundred_points() -> None:
+    table = WHOLE[WHOLE.index(":name: tab-whole-rubric") : WHOLE.index("## 小结")]
+    points = [int(n) for n in re.findall(r"\| (\d+) \|$", table, re.MULTILINE)]
+    assert sum(points) == 100
