@@ -82,10 +82,11 @@ def parallel_step(
         mtp_weight=mtp_weight * share_of_rows / state.share,
         padding=padding,
     )
-    loss = torch.tensor([state.share * report["loss"]])
-    sums = torch.cat([loss, report["load"].flatten()]).double().to(state.model.device)
+    load = report["load"]
+    loss = torch.tensor([state.share * report["loss"]], device=load.device)
+    sums = torch.cat([loss, load.flatten()]).double()
     _add_up(sums)
-    return {"loss": sums[0].item(), "load": sums[1:].long().view(report["load"].shape).cpu()}
+    return {"loss": sums[0].item(), "load": sums[1:].long().view(load.shape)}
 
 
 @torch.no_grad()
