@@ -29,6 +29,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "results/v3": "结果",
     "whole/r1-miniature": "结果",
     "whole/verse": "强化学习",
+    "whole/whole": "强化学习",
     "after/compressed": "压缩注意力",
     "after/hyper": "流形约束超连接",
     "after/sparse": "稀疏注意力",
