@@ -79,7 +79,9 @@ def _read_on_processes(run: Run, model: DeepSeek) -> None:
             taken = ask(_step)
             if run.is_over() and taken < steps:
                 ask(_save)
-                raise Stopped(f"stopped in {ON_PROCESSES}, after step {taken} of {steps}")
+                break
+    if taken < steps:
+        raise Stopped(f"stopped in {ON_PROCESSES}, after step {taken} of {steps}")
 
 
 # --- what each of the processes does; it keeps its training from one job to the next ---
