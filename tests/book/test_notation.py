@@ -30,6 +30,7 @@ PAGES = {  # page: the heading under which its symbols stand
     "whole/r1-miniature": "结果",
     "whole/verse": "强化学习",
     "whole/whole": "强化学习",
+    "whole/scale": "一台机器之外",
     "after/compressed": "压缩注意力",
     "after/hyper": "流形约束超连接",
     "after/sparse": "稀疏注意力",
