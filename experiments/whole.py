@@ -6,6 +6,7 @@
 
 It reads what the stages have left in the folders: their JSON files and `samples.txt`, no weights.
 A size takes half an hour a run; folders may be given beside. The package tells the poets' names.
+A run that has come as far as `reject` counts too: what it has not found is left out.
 
 runs     one a folder, `variant` is its size: what each model is worth, curves, costs
 models   by size and model: smallest, mean and largest of each column over the seeds
@@ -33,6 +34,7 @@ SEEDS = range(3)
 EACH = 5  # poems of a form in the quiz, of the model and of poets
 DRAW = 0  # the seed of what is drawn
 DYNASTIES = {"tang": "唐", "song": "宋"}
+NEEDED = ("settings", "clock", "corpus", "pretrain", "cold_start", "reinforce", "reject")
 WORTH = (
     "poems", "rules", "form", "copied", "nearly_copied", "characters", "repeated_lines",
     "repeated_bigrams", "repeated_characters",
@@ -43,12 +45,14 @@ BASE_OF = {title: base for base, titles in BASES.items() for title in titles}
 
 
 def collected(folder: Path) -> Run:
-    """What a finished run has found; ValueError for a folder that holds none."""
+    """What a run has found; ValueError for one that has not come as far as `reject`."""
     found = {name: _result(folder, name) for name in (*STAGES, "clock", "settings")}
     settings = found.pop("settings")
     models = {}
     for stage, title in MODELS.items():
         its = found[stage]
+        if not its:
+            continue
         row = {
             **{name: its[name] for name in (*WORTH, "loss", "max_vio", "broken")},
             "forms": {form: {n: own[n] for n in WORTH} for form, own in its["forms"].items()},
@@ -57,7 +61,7 @@ def collected(folder: Path) -> Run:
         row["characters_of_base"] = row["characters"] / max(base["characters"], 1)
         row |= {name: its[name] for name in ("parameters", "read") if name in its}
         models[title] = row | {"shown": its["shown"]}
-    times = {stage: found["clock"][stage] for stage in STAGES}
+    times = {stage: spent for stage, spent in found["clock"].items() if found[stage]}
     return _rounded(
         {
             "variant": settings["size"],
@@ -66,8 +70,7 @@ def collected(folder: Path) -> Run:
             "models": models,
             "specialists": found["pretrain"]["specialists"],
             "rejection": _timeless(found["reject"]),
-            "decode": _timeless(found["decode"]),
-            "release": _timeless(found["release"]),
+            **{name: _timeless(found[name]) for name in ("decode", "release") if found[name]},
             "curves": {
                 title: found[stage].get("curves")
                 or {
@@ -76,6 +79,7 @@ def collected(folder: Path) -> Run:
                     if name in found[stage]
                 }
                 for stage, title in MODELS.items()
+                if found[stage]
             },
             "minutes": {stage: spent["seconds"] / 60 for stage, spent in times.items()},
             "cpu_minutes": {stage: spent["cpu_seconds"] / 60 for stage, spent in times.items()},
@@ -89,7 +93,9 @@ def models(runs: Sequence[Run]) -> dict[str, dict[str, list[float]]]:
     forms = runs[0]["corpus"]["forms"]
     columns["corpus"] = {form: spread([own["rules"]]) for form, own in forms.items()}
     for title in MODELS.values():
-        rows = [run["models"][title] for run in runs]
+        rows = [run["models"].get(title) for run in runs]
+        if None in rows:
+            continue
         own = {form: spread([row["forms"][form]["rules"] for row in rows]) for form in forms}
         names = "copied", "nearly_copied", "characters", "characters_of_base", "loss", "max_vio"
         own |= {name: spread([row[name] for row in rows]) for name in ("rules", "form", *names)}
@@ -105,11 +111,11 @@ def costs(runs: Sequence[Run]) -> dict[str, Any]:
         for run in runs:
             value: Any = run
             for name in path:
-                value = value[name]
+                value = value and value.get(name)
             values.append(value)
         return None if None in values else spread(values)
 
-    first = runs[0]["decode"]
+    first = runs[0].get("decode", {"tokens_per_second": {}, "accepted": {}})
     return {
         **{way: over("decode", "tokens_per_second", way) for way in first["tokens_per_second"]},
         **{f"accepted {t}": over("decode", "accepted", t) for t in first["accepted"]},
@@ -171,9 +177,11 @@ def authors(poems: Iterable[Verse], package: Path) -> dict[tuple[str, ...], str]
 
 def _result(folder: Path, name: str) -> dict[str, Any]:
     path = folder / f"{name}.json"
-    if not path.is_file():
-        raise ValueError(f"{folder} must hold a finished run, it has no {path.name}")
-    return json.loads(path.read_text("utf8"))
+    if path.is_file():
+        return json.loads(path.read_text("utf8"))
+    if name in NEEDED:
+        raise ValueError(f"{folder} must hold a run as far as reject, it has no {path.name}")
+    return {}
 
 
 def _settings(folders: Sequence[Path]) -> dict[str, Any]:
