@@ -44,7 +44,8 @@ def test_the_record_is_of_both_sizes_on_three_seeds() -> None:
     for size in ("laptop", "gpu"):
         runs = [run for run in RECORD["runs"] if run["variant"] == size]
         assert sorted(run["seed"] for run in runs) == [0, 1, 2]
-        assert all(list(run["models"]) == list(MODELS.values()) for run in runs)
+        far = list(MODELS.values())[: 6 if size == "laptop" else 3]  # as the pages say
+        assert all(list(run["models"])[: len(far)] == far for run in runs)
 
 
 @pytest.mark.parametrize("size", ["laptop", "gpu"])
