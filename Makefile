@@ -7,7 +7,7 @@ BUILD  := $(BIN)/python website/book.py -W -n --keep-going
 # A page does not know on which notebooks, modules and settings it depends, so all are written again,
 # unless nothing but the text of pages has changed since the last good build.
 BUILT  := _build/.built
-ADDRESS = $(BOOK_URL) $(BOOK_REPO_URL)
+ADDRESS = $(BOOK_URL) $(BOOK_REPO_URL) $(BOOK_REPO_BRANCH) $(BOOK_COMMENTS)
 CHANGED = find book notebooks src website *.* Makefile \( -name __pycache__ -o -path website/tests \) -prune \
           -o -type f -newer $(BUILT) ! -path 'book/*.md' ! -name '*.md' -print -quit
 PORT   ?= 8000

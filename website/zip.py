@@ -1,6 +1,7 @@
 """Pack the built book for reading offline: python website/zip.py [--output dist/dsnotes-html.zip].
 
-The archive opens with one folder, dsnotes-html/; the same book gives the same bytes.
+The archive opens with one folder, dsnotes-html/; the same book gives the same bytes. What only a
+served book needs stays outside.
 """
 
 import argparse
@@ -10,6 +11,7 @@ from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
+SERVED = (".buildinfo", "404.html", "feed.xml", "llms.txt", "robots.txt", "sitemap.xml")
 
 
 def main() -> None:
@@ -21,7 +23,7 @@ def main() -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     with ZipFile(output, "w") as archive:
         for path in sorted(HTML.rglob("*")):
-            if path.is_file() and path.name != ".buildinfo":
+            if path.is_file() and path.relative_to(HTML).as_posix() not in SERVED:
                 # without a date of its own, an entry has the first that the format knows
                 entry = ZipInfo(f"dsnotes-html/{path.relative_to(HTML).as_posix()}")
                 entry.external_attr = 0o644 << 16

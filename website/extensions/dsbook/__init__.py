@@ -27,6 +27,7 @@ PARTS = (
     "papers",
     "permalinks",
     "predict",
+    "published",
     "quiz",
     "reference",
     "repo",

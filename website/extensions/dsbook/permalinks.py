@@ -9,12 +9,13 @@ at which the book is served; it makes the addresses in citations absolute.
 
 from __future__ import annotations
 
-import os
 import posixpath
 from pathlib import Path
 
 import yaml
 from sphinx.util import logging
+
+from dsbook.repo import address
 
 log = logging.getLogger(__name__)
 TEMPLATE = str(Path(__file__).parents[2] / "templates" / "redirect.html")
@@ -27,9 +28,8 @@ def load(srcdir) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def read(app, config):
-    config.html_baseurl = os.environ.get("BOOK_URL", config.html_baseurl or "")
-    if config.html_baseurl and not config.html_baseurl.endswith("/"):
-        config.html_baseurl += "/"
+    if url := address("BOOK_URL"):
+        config.html_baseurl = f"{url}/"
     pages, moved = app.book_permalinks, app.book_moved = load(app.srcdir)
     jumps = {f"id/{id_}": page for id_, page in pages.items()}
     jumps |= {old: pages[id_] for old, id_ in moved.items() if id_ in pages}
