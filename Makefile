@@ -92,8 +92,8 @@ pdf: book  ## print the book to dist/dsnotes.pdf (needs Chromium)
 zip: book  ## pack the built book for reading offline into dist/dsnotes-html.zip
 	$(BIN)/python website/zip.py
 
-wheel: $(READY)  ## build the wheel of the library into dist/
-	$(BIN)/python -m build --wheel
+wheel: $(READY)  ## build the wheel and the sdist of the library into dist/
+	$(BIN)/python -m build
 
 clean:  ## remove what was built (keeps the environment and the execution cache)
 	rm -rf _build/html _build/.doctrees $(BUILT) dist build .pytest_cache .mypy_cache .ruff_cache

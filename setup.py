@@ -1,7 +1,11 @@
-"""What pyproject.toml cannot say: a wheel carries the book's data and tests to practise."""
+"""What pyproject.toml cannot say: a wheel carries the book's data and tests to practise, and the
+addresses of the project are those of the environment (`website/extensions/dsbook/repo.py`).
+"""
 
 import importlib.util
 import json
+import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -44,4 +48,35 @@ def carry_practice(target: Path) -> None:
     (target / "traps.json").write_text(titles, "utf8")
 
 
-setup(cmdclass={"build_py": BuildWithData})
+def addresses() -> dict[str, str]:
+    """The links that an index of packages shows; none without an address."""
+    book, repository = (os.environ.get(n, "").rstrip("/") for n in ("BOOK_URL", "BOOK_REPO_URL"))
+    branch = os.environ.get("BOOK_REPO_BRANCH") or "main"
+    found = {"Documentation": book} if book else {}
+    if repository:
+        found |= {
+            "Source": repository,
+            "Issues": f"{repository}/issues",
+            "Changelog": f"{repository}/blob/{branch}/CHANGELOG.md",
+        }
+    return found
+
+
+def readme(text: str, changelog: str = "") -> str:
+    """README.md as it stands beside no other file: links within the repository, whose pictures an
+    index cannot show, lead to it where its address is known and are plain text where it is not.
+    """
+    files = changelog.removesuffix("CHANGELOG.md")
+    text = re.sub(r"^!\[[^\]]*\]\((?!https?:)[^)]*\)\n\n?", "", text, flags=re.M)
+    return re.sub(
+        r"\[([^\]]*)\]\((?!https?:|#)([^)]+)\)", rf"[\1]({files}\2)" if files else r"\1", text
+    )
+
+
+links = addresses()
+setup(
+    cmdclass={"build_py": BuildWithData},
+    long_description=readme((ROOT / "README.md").read_text("utf8"), links.get("Changelog", "")),
+    long_description_content_type="text/markdown",
+    project_urls=links,
+)
