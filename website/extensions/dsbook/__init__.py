@@ -12,6 +12,7 @@ PARTS = (
     "citethis",
     "codelink",
     "csvtables",
+    "english",
     "eqcode",
     "eqindex",
     "exercises",

@@ -22,6 +22,8 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 
+from dsbook import english
+
 DATA = "searchdata.js"
 BEFORE = "var searchData = "
 FOLD = "\nvar searchFold = "
@@ -50,6 +52,7 @@ KINDS = {
     "实验": 0.45,
     "参考文献": 0.1,
     "引用": 0.3,
+    english.SUMMARY: 0.3,
 }
 SIGNS = {"times": "×", "cdot": "·", "to": "→", "le": "≤", "ge": "≥", "approx": "≈", "sum": "Σ"}
 # Unicode writes LAMDA, and has other names for the second forms
@@ -62,7 +65,14 @@ GREEK = {
     "varrho": "ρ",
 }
 WORD = re.compile(r"\w{2,}|[Α-Ωα-ω]")  # a Greek letter is looked for by itself
-SKIPPED = (nodes.citation, nodes.Invisible, nodes.raw, nodes.system_message, addnodes.toctree)
+SKIPPED = (
+    nodes.citation,
+    nodes.Invisible,
+    nodes.raw,
+    nodes.system_message,
+    addnodes.toctree,
+    english.english,  # a section by itself
+)
 LOOK = re.compile(
     r"\\(?:math(?:bf|rm|cal|bb|sf)|text(?:bf|rm|tt)?|operatorname\*?|vect|bm|left|right|big+[lrg]?|"
     r"displaystyle|tag\s*\{\d+\}|label\s*\{[^}]*\}|quad|qquad|s[abcd])(?![a-zA-Z])"
@@ -101,14 +111,16 @@ def plain(node: nodes.Node) -> str:
 
 def sections(document: nodes.document) -> list[dict[str, Any]]:
     """Every section: title, anchor, its own text (without sections inside), terms that it defines,
-    code and formulas."""
+    code and formulas. The English of a page is a section as well."""
     found = []
-    for section in filter(_is_section, document.findall(nodes.section)):
+    for section in filter(_is_section, document.findall(nodes.Element)):
         parts: dict[str, list[str]] = {"text": [], "terms": [], "code": []}
         _collect(section, parts)
+        in_english = isinstance(section, english.english)
+        title = f"{english.SUMMARY}: {section['title']}" if in_english else plain(section[0])
         found.append(
             {
-                "title": " ".join(plain(section[0]).split()),
+                "title": " ".join(title.split()),
                 "anchor": f"#{section['ids'][0]}" if found else "",  # the first is the page
                 "text": " ".join(" ".join(parts["text"]).split()),
                 "terms": parts["terms"],
@@ -121,7 +133,8 @@ def sections(document: nodes.document) -> list[dict[str, Any]]:
 
 def _is_section(node: nodes.Node) -> bool:
     """The body of an exercise is a section as well, but without a title: part of what is around."""
-    return isinstance(node, nodes.section) and isinstance(node[0], nodes.title)
+    titled = isinstance(node, nodes.section) and isinstance(node[0], nodes.title)
+    return titled or isinstance(node, english.english)
 
 
 def _collect(node: nodes.Element, parts: dict[str, list[str]]) -> None:
