@@ -9,9 +9,11 @@ the contents in front, whose page numbers are known only then, and writes the ou
 own outline knows no parts of the book, puts all pages on one level, and doubles the words of one
 heading in six.)
 
-The solutions of a page stand at its end, away from the exercises. Left out is what paper has no
-use for: links to pages of source code, and the citations which a page has folded (except those of
-the book itself). A formula or a table wider than the paper is set smaller; the command fails and
+The file is tagged: headings, paragraphs, lists, tables and the texts of figures can be read by a
+screen reader, in their order. The solutions of a page stand at its end, away from the exercises.
+Left out is what paper has no use for: links to pages of source code, the fold in English (the page
+that lists them all is there), and the citations which a page has folded (except those of the book
+itself). A formula or a table wider than the paper is set smaller; the command fails and
 names it when even that does not make it fit.
 """
 
@@ -30,7 +32,13 @@ import yaml
 from pdftext import mend_text
 from playwright.sync_api import Page, sync_playwright
 from pypdf import PdfReader, PdfWriter
-from pypdf.generic import Destination, Fit, NameObject, TextStringObject
+from pypdf.generic import (
+    Destination,
+    Fit,
+    NameObject,
+    StreamObject,
+    TextStringObject,
+)
 
 ROOT = serve.ROOT
 WIDTH = 643  # CSS pixels between the margins: 170 mm at 96 dpi
@@ -63,10 +71,17 @@ async names => {
     for (const e of page.querySelectorAll("link[rel=stylesheet]"))
       styles.add(new URL(e.getAttribute("href"), url).href);
     const article = document.adoptNode(page.querySelector("article"));
+    for (const e of article.querySelectorAll("details.english")) e.remove();
     for (const e of article.querySelectorAll("details.fold > summary")) {
       const name = Object.assign(document.createElement("p"), {textContent: e.textContent});
       name.className = "rubric";
       e.replaceWith(name);
+    }
+    for (const e of article.querySelectorAll(".katex")) {  // for screen readers, its TeX
+      const drawn = e.querySelector(".katex-html");
+      drawn.removeAttribute("aria-hidden");
+      drawn.setAttribute("role", "img");
+      drawn.setAttribute("aria-label", e.querySelector("annotation").textContent);
     }
     for (const e of article.querySelectorAll("script, summary, .ink-dark, .katex-mathml"))
       e.remove();
@@ -99,7 +114,8 @@ async names => {
       if (!to.href.startsWith(home)) continue;
       const target = to.href.slice(home.length).split(/[.]html|#/)[0];
       if (!names.includes(target)) e.removeAttribute("href");
-      else e.setAttribute("href", `#${target}${to.hash.replace("#", "/")}`);
+      else e.setAttribute("href", to.hash === "#in-english" ? `#${target}`
+        : `#${target}${to.hash.replace("#", "/")}`);
     }
     article.id = name;
     box.append(article);
@@ -261,6 +277,14 @@ def link_front(writer: PdfWriter, front: PdfReader, parts: list[Part], base: str
             link[NameObject("/Dest")] = Destination("", to.indirect_reference, Fit.fit()).dest_array
 
 
+def as_artifacts(writer: PdfWriter, count: int) -> None:
+    """Cover and contents, which the outline repeats, are no part of the tagged text."""
+    for page in writer.pages[:count]:
+        content = StreamObject()
+        content.set_data(b"/Artifact BMC\n" + page.get_contents().get_data() + b"\nEMC")
+        page[NameObject("/Contents")] = writer._add_object(content.flate_encode())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "dsnotes.pdf")
@@ -290,7 +314,7 @@ def main() -> None:
         before = len(print_front(front_page, base, parts, meta).pages)
         page.add_style_tag(content=sheet(before) + BOOK + running_heads(parts))
         wide = page.evaluate(FIT)
-        pdf = page.pdf(prefer_css_page_size=True, print_background=True)
+        pdf = page.pdf(prefer_css_page_size=True, print_background=True, tagged=True)
         book = PdfReader(io.BytesIO(pdf))
         anchors = {unquote(k).lstrip("/"): v for k, v in book.named_destinations.items()}
         for heading in found:
@@ -304,9 +328,9 @@ def main() -> None:
         server.shutdown()
     if len(front.pages) != before:
         sys.exit("the contents changed their length: the page numbers would be wrong")
-    writer = PdfWriter()
-    for reader in (front, book):
-        writer.append(reader, import_outline=False)
+    writer = PdfWriter(clone_from=book)  # with its tags, which merging would lose
+    writer.merge(0, front, import_outline=False)
+    as_artifacts(writer, len(front.pages))
     link_front(writer, front, parts, base)
     write_outline(writer, parts, found)
     writer.add_metadata({"/Title": meta["title"], "/Author": authors_of(meta)})

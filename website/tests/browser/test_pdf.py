@@ -203,3 +203,48 @@ def test_paper_and_what_the_file_says_of_itself(pdf):
     assert META["authors"][0]["name"] in pdf.metadata.author
     assert pdf.trailer["/Root"]["/Lang"] == "zh-CN"
     assert pdf.page_mode == "/UseOutlines"
+
+
+def _elements(pdf):
+    """Every element of the tagged text, with the kinds of those inside it."""
+    todo = [pdf.trailer["/Root"]["/StructTreeRoot"]]
+    while todo:
+        kids = todo.pop().get("/K", [])
+        kids = [k.get_object() for k in (kids if isinstance(kids, list) else [kids])]
+        elements = [k for k in kids if isinstance(k, DictionaryObject) and "/S" in k]
+        todo += elements
+        yield from elements
+
+
+def test_the_file_is_tagged(pdf, starts):
+    """For screen readers: headings, lists and tables are such, pictures and formulas have words."""
+    assert pdf.trailer["/Root"]["/MarkInfo"]["/Marked"] is True
+    elements = list(_elements(pdf))
+    kinds = [element["/S"] for element in elements]
+    assert kinds.count("/H1") == len(starts)
+    assert kinds.count("/H2") > len(starts)
+    for kind in ("/P", "/L", "/LI", "/Table", "/TR", "/TH", "/TD", "/Link"):
+        assert kinds.count(kind) > 100, kind
+    figures = [e for e in elements if e["/S"] == "/Figure"]
+    inner = [e for e in figures if not any(k["/S"] == "/Figure" for k in _inside(e))]
+    bare = [e for e in inner if not e.get("/Alt")]
+    assert len(inner) > 1000  # formulas are pictures with their TeX
+    assert bare == []
+
+
+def _inside(element):
+    kids = element.get("/K", [])
+    for kid in kids if isinstance(kids, list) else [kids]:
+        kid = kid.get_object()
+        if isinstance(kid, DictionaryObject) and "/S" in kid:
+            yield kid
+            yield from _inside(kid)
+
+
+def test_every_page_is_in_the_tags_or_says_that_it_is_not(pdf, starts):
+    """Cover and contents, which the outline repeats, are artifacts."""
+    for number, page in enumerate(pdf.pages):
+        if number < starts[0][1]:
+            assert page.get_contents().get_data().startswith(b"/Artifact BMC")
+        else:
+            assert "/StructParents" in page, number + 1

@@ -148,7 +148,8 @@ def built(tmp_path_factory):
         "extensions = ['myst_nb', 'sphinx.ext.mathjax', 'dsbook.english', 'dsbook.zhsearch']\n"
         "myst_enable_extensions = ['colon_fence', 'dollarmath']\nnumfig = True\n"
         f"templates_path = [{str(EXT.parent / 'templates')!r}]\n"
-        "exclude_patterns = ['build']\nnb_execution_mode = 'off'\nroot_doc = 'book/page'\nlanguage = 'zh_CN'\n"
+        "exclude_patterns = ['build']\nnb_execution_mode = 'off'\n"
+        "root_doc = 'book/page'\nlanguage = 'zh_CN'\n"
     )
     page = root / "book/page.md"
     page.write_text(page.read_text("utf8") + "\n```{toctree}\nenglish\n```\n", "utf8")
