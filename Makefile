@@ -18,7 +18,7 @@ export LC_ALL := C.UTF-8
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book test gpu practice check-site lighthouse links lint format bench experiments serve live lab pdf zip wheel clean distclean
+.PHONY: help book test gpu practice check-site lighthouse links lint format bench experiments serve live lab pdf slides zip wheel clean distclean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 
 pdf: book  ## print the book to dist/dsnotes.pdf (needs Chromium)
 	$(BIN)/python website/pdf.py
+
+slides: book  ## print the slides, sheets and quiz answers into dist/slides/ (needs Chromium)
+	$(BIN)/python website/slides.py
 
 zip: book  ## pack the built book for reading offline into dist/dsnotes-html.zip
 	$(BIN)/python website/zip.py

@@ -11,6 +11,7 @@ PARTS = (
     "cachekey",
     "citethis",
     "codelink",
+    "course",
     "csvtables",
     "english",
     "eqcode",
