@@ -7,7 +7,7 @@ def test_every_link_and_anchor_inside_the_book_resolves(html, soup):
     pages = {
         path: soup(path.relative_to(html).with_suffix(""))
         for path in html.rglob("*.html")
-        if "_static" not in path.parts
+        if "_static" not in path.parts and path.name != "404.html"  # its links begin at the root
     }
     anchors = {path: {e["id"] for e in page.select("[id]")} for path, page in pages.items()}
     broken = []
