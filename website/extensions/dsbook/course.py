@@ -83,8 +83,6 @@ class Section:
         heading = self.tree.xpath("//article//h1")[0]
         self.title = heading.text_content().strip().removesuffix("#")
 
-    # --- text ---
-
     def text(self, text: str) -> str:
         """HTML of a text of the file."""
 
@@ -101,8 +99,6 @@ class Section:
             parts += [escape(text[end : match.start()], quote=False), one(match)]
             end = match.end()
         return "".join(parts) + escape(text[end:], quote=False)
-
-    # --- what stands on the page ---
 
     def copy(self, element: etree.ElementBase) -> str:
         """HTML of a part of the page that can stand on another one."""
