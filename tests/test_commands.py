@@ -3,9 +3,7 @@
 import datetime
 import importlib.metadata
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -43,35 +41,3 @@ def test_every_pinned_version_runs_on_every_python_that_is_promised() -> None:
         if not SpecifierSet(installed[canonicalize_name(name)]).contains(f"{least}.0")
     ]
     assert refusing == []
-
-
-@pytest.mark.parametrize("locale", ["C", "POSIX"])
-def test_make_runs_where_the_locale_knows_no_chinese(tmp_path: Path, locale: str) -> None:
-    """Python 3.11 reads the path of the installed project in the encoding of the locale."""
-    more = tmp_path / "more.mk"
-    more.write_text("show:\n\t@echo $$LC_ALL\n", "utf8")
-    done = subprocess.run(
-        ["make", "-s", "-f", "Makefile", "-f", str(more), "show"],
-        env=os.environ | {"LC_ALL": locale}, capture_output=True, text=True, check=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.stdout.strip() == "C.UTF-8"
-
-
-def test_without_a_gpu_make_gpu_says_so_and_fails() -> None:
-    done = subprocess.run(
-        ["make", "-s", "-o", ".venv/.installed", "gpu"],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True, cwd=ROOT,
-    )  # fmt: skip
-    assert done.returncode != 0
-    assert done.stdout == ""
-    said = "make gpu: PyTorch finds no CUDA GPU on this machine, nothing ran"
-    assert done.stderr.splitlines()[0] == said
-    assert "pytest" not in done.stderr
-
-
-def test_lab_starts_for_root_too() -> None:
-    done = subprocess.run(
-        ["make", "-n", "lab"], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert "--allow-root" in done.stdout
-    assert "--ip=127.0.0.1" in done.stdout
