@@ -105,7 +105,7 @@ def ready(extras: Iterable[str] = EXTRAS) -> None:
         return
     if not program().exists():
         run(sys.executable, "-m", "venv", VENV)
-    pip = [program(), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = [program(), "-m", "pip", "install", "-q", "--disable-pip-version-check", "--retries=2"]
     if not [*VENV.glob("lib/python*/site-packages/pip"), *VENV.glob("Lib/site-packages/pip")]:
         uv = os.environ.get("UV") or shutil.which("uv")
         if not uv:
