@@ -326,8 +326,8 @@ COMMANDS = {
     "help": list_commands, "book": book, "test": test, "gpu": gpu, "practice": practice,
     "check-site": check_site, "lighthouse": lighthouse, "links": links, "lint": lint,
     "format": format_all, "bench": bench, "experiments": experiments, "serve": serve, "live": live,
-    "lab": lab, "pdf": pdf, "slides": slides, "zip": zip_archive, "wheel": wheel, "install": install,
-    "clean": clean, "distclean": distclean,
+    "lab": lab, "pdf": pdf, "slides": slides, "zip": zip_archive, "wheel": wheel,
+    "install": install, "clean": clean, "distclean": distclean,
 }  # fmt: skip
 
 
