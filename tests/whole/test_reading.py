@@ -11,8 +11,10 @@ from dsnotes.whole import stages
 from dsnotes.whole.run import Run, Stopped
 
 
-def pretrained(out: Path, corpus: Path, *, processes: int) -> dict[str, object]:
-    run = Run(out, size="tiny", seed=1, corpus=corpus, processes=processes)
+def pretrained(
+    out: Path, corpus: Path, *, processes: int, device: str = "cpu"
+) -> dict[str, object]:
+    run = Run(out, size="tiny", seed=1, corpus=corpus, processes=processes, device=device)
     return run.stage("pretrain", stages.pretrain)
 
 
@@ -71,3 +73,12 @@ def test_stopped_alone_it_goes_on_on_two(
 def test_processes_is_checked(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="processes must be at least 1, got 0"):
         Run(tmp_path, size="tiny", seed=1, corpus=corpus, processes=0)
+
+
+@pytest.mark.gpu(2)
+def test_two_gpus_pretrain_as_one_does(corpus: Path, tmp_path: Path) -> None:
+    """Over NCCL."""
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        pretrained(out, corpus, processes=processes, device="cuda")
+    same(tmp_path / "2", tmp_path / "1")
