@@ -38,6 +38,7 @@ PARTS = {
     "开篇": "Opening",
     "预备知识": "Prerequisites",
     "正文": "Main text",
+    "教学": "Teaching",
     "附录": "Appendix",
 }
 IN_ARGUMENT = ("table", "list-table", "csv-table")  # caption in the line of the directive
