@@ -40,6 +40,7 @@ PARTS = {
     "正文": "Main text",
     "教学": "Teaching",
     "附录": "Appendix",
+    "接口": "API",
 }
 IN_ARGUMENT = ("table", "list-table", "csv-table")  # caption in the line of the directive
 KINDS = "|".join((*IN_ARGUMENT, "figure", "nbfigure", "lab", "datatable"))
@@ -220,7 +221,7 @@ class English(SphinxDirective):
         for caption, pages in chapters(toc):
             listed = [doc for _, doc in pages if doc in data and doc != self.env.docname]
             if caption and listed:
-                made += nodes.rubric("", PARTS.get(caption, caption))
+                made += nodes.rubric("", PARTS[caption])
             made += nodes.definition_list("", *(self.item(doc, data[doc]) for doc in listed))
         return [made]
 

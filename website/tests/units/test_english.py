@@ -46,6 +46,11 @@ def test_every_label_of_a_figure_or_table_is_seen(door):
     assert named == seen
 
 
+def test_every_part_of_the_book_has_its_english():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+    assert {part["caption"] for part in toc["parts"]} == english.PARTS.keys()
+
+
 def test_it_is_english_and_plain(door):
     texts = []
     for doc, entry in door.pages.items():
