@@ -86,7 +86,7 @@ def test_a_wrong_tag_ends_the_job_with_a_line(tmp_path: Path) -> None:
 
 def test_both_forges_attach_what_the_release_script_makes() -> None:
     script = (ROOT / ".ci" / "release").read_text("utf8")
-    for step in ("release.py", "-m build", "twine check --strict", "pdf.py", "zip.py", "slides",
+    for step in ("release.py", "-m build", "twine check --strict", "pdf.py", "zip.py", "slides.py",
                  "colab.py"):  # fmt: skip
         assert step in script, step
     assert os.access(ROOT / ".ci" / "release", os.X_OK)

@@ -24,7 +24,7 @@ import yaml
 from lxml import etree
 from lxml.builder import ElementMaker
 from pybtex.database import parse_file
-from sphinx.errors import ConfigError
+from sphinx.errors import ConfigError, ExtensionError
 
 from dsbook import finish
 from dsbook.citethis import author
@@ -36,9 +36,10 @@ SIZE = (1200, 630)
 LICENSE = "https://creativecommons.org/licenses/by/4.0/"
 MADE = ("sitemap.xml", "robots.txt", "llms.txt", "404.html", "feed.xml", "_static/card.png")
 DESCRIPTION = re.compile(r"<meta (?=[^>]*name=\"description\")[^>]*content=\"([^\"]*)\"")
-LOST = """<h1>没有这一页</h1>
-<p>地址也许写错了，也许这一页搬走了。可以从<a href="{home}">首页</a>找起，
-或者用<a href="search.html">搜索</a>。</p>"""
+LOST = (
+    "<h1>没有这一页</h1><p>地址也许写错了，也许这一页搬走了。"
+    '可以从<a href="{home}">首页</a>找起，或者用<a href="search.html">搜索</a>。</p>'
+)
 ATOM = "http://www.w3.org/2005/Atom"
 SITEMAP = "http://www.sitemaps.org/schemas/sitemap/0.9"
 
@@ -187,6 +188,16 @@ def comments(app) -> str:
 # --- beside the pages ---
 
 
+def words(cell: str) -> str:
+    """A cell of a table without its marks.
+
+    >>> words(" [甲](a.md) 与 {ref}`乙 <b>`，`c` ")
+    '甲 与 乙，c'
+    """
+    cell = re.sub(r"\{\w+\}`([^`<]*?) *(?:<[^>]*>)?`", r"\1", cell)
+    return re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", cell).replace("`", "").strip()
+
+
 def changes(app) -> list[tuple[str, str, str, str]]:
     """(id, date, title, lines) of the versions and the corrections, the newest first."""
     cff, found = citation(app), []
@@ -202,9 +213,15 @@ def changes(app) -> list[tuple[str, str, str, str]]:
         found.append((f"v{version}", date, f"版本 {version}", lines))
     errata = Path(app.srcdir, "book", "course", "errata.md")
     if errata.is_file():
-        rows = re.findall(r"^[-|*] *(\d{4}-\d\d-\d\d)\W+(.*)$", errata.read_text("utf8"), re.M)
-        for number, (date, text) in enumerate(reversed(rows), 1):
-            found.append((f"errata-{number}", date, "勘误", text.rstrip(" |")))
+        rows = re.findall(r"^\| *(\d{4}-\d\d-\d\d) *\|(.*)\|$", errata.read_text("utf8"), re.M)
+        for number, (date, row) in enumerate(rows):
+            cells = [words(cell) for cell in row.split("|")]
+            if len(cells) != 3:
+                raise ExtensionError(f"errata.md: expected date, place, before, after; got {row!r}")
+            where, old, new = cells
+            told = f"原来：{old}\n现在：{new}"
+            # new ones are put on top, so that the number of one never changes
+            found.append((f"errata-{len(rows) - number}", date, f"勘误：{where}", told))
     return sorted(found, key=lambda entry: entry[1], reverse=True)
 
 

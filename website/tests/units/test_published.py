@@ -20,7 +20,7 @@ sys.path.insert(0, str(EXT))
 
 from bs4 import BeautifulSoup  # noqa: E402
 from dsbook import published, repo  # noqa: E402
-from sphinx.errors import ConfigError  # noqa: E402
+from sphinx.errors import ConfigError, ExtensionError  # noqa: E402
 
 URL, REPO = "https://book.example/ds", "https://github.com/team/ds"
 PAGES = {"home": "book/index", "moe": "book/model/moe", "nb-moe": "notebooks/moe"}
@@ -64,7 +64,13 @@ CHANGES = """# 变更
 
 - 第一版 <好>。
 """
-ERRATA = "# 勘误\n\n| 日期 | 错在哪里 |\n|---|---|\n| 2026-11-25 | 式 3 少一个负号。 |\n"
+ERRATA = """# 勘误
+
+| 日期 | 在哪里 | 原来 | 现在 |
+|---|---|---|---|
+| 2026-11-25 | [混合专家](../model/moe.md) | 式 3 | {ref}`式 4 <eq>` |
+| 2026-11-25 | 首页 | `甲` | 乙 |
+"""
 
 
 def write_site(root: Path) -> None:
@@ -206,12 +212,14 @@ def test_the_feed_tells_versions_and_corrections(with_address: Path) -> None:
 
     assert root.tag == f"{{{published.ATOM}}}feed"
     assert texts("a:updated") == ["2026-11-25T00:00:00Z"]
-    assert texts("a:entry/a:title") == ["勘误", "版本 0.1.0"]
-    assert texts("a:entry/a:content") == ["式 3 少一个负号。", "- 第一版 <好>。"]
+    assert texts("a:entry/a:title") == ["勘误：混合专家", "勘误：首页", "版本 0.1.0"]
+    assert texts("a:entry/a:content") == [
+        "原来：式 3\n现在：式 4", "原来：甲\n现在：乙", "- 第一版 <好>。"
+    ]  # fmt: skip
     assert texts("a:author/a:name") == ["dsnotes contributors"]
     ids = texts("a:entry/a:id")
-    assert len(set(ids)) == 2
-    assert all(id_.startswith(f"{URL}/") for id_ in ids)
+    name_of = [id_.removeprefix(f"{URL}/feed.xml#") for id_ in ids]
+    assert name_of == ["errata-2", "errata-1", "v0.1.0"]
     assert root.find("a:link[@rel='self']", name).get("href") == f"{URL}/feed.xml"
 
 
@@ -330,6 +338,15 @@ def test_an_address_that_leads_nowhere_is_an_error(monkeypatch, name, given, sai
     monkeypatch.setenv(name, given)
     with pytest.raises(ConfigError, match=f"{name} is .*{said}"):
         repo.address(name)
+
+
+def test_a_correction_that_lacks_something_is_an_error(tmp_path: Path) -> None:
+    write_site(tmp_path)
+    errata = tmp_path / "book/course/errata.md"
+    errata.write_text(ERRATA + "| 2026-11-26 | 首页 | 甲 |\n", "utf8")
+    app = type("App", (), {"srcdir": tmp_path})
+    with pytest.raises(ExtensionError, match="expected date, place, before, after"):
+        published.changes(app)
 
 
 def test_the_version_being_written_is_in_the_feed_before_it_has_a_heading(tmp_path: Path) -> None:
