@@ -2,13 +2,16 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -284,3 +287,41 @@ def test_lab_starts_for_root_too(make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "ready_for_book", lambda: True)
     make.lab()
     assert {"--allow-root", "--ip=127.0.0.1"} <= set(make.calls[0])
+
+
+# --- uv and containers ---
+
+
+def test_the_lock_has_the_pinned_versions_from_the_public_index() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text("utf8"))
+    pins = re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text("utf8"), re.M)
+    pinned = {canonicalize_name(name): version for name, version in pins}
+    locked = {canonicalize_name(p["name"]): p for p in lock["package"]}
+    both = pinned.keys() & locked.keys()
+    assert len(both) > 190
+    assert {n: locked[n]["version"] for n in both} == {n: pinned[n] for n in both}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
+    extras = locked["dsnotes"]["optional-dependencies"]
+    assert {
+        name: {canonicalize_name(d["name"]) for d in named} for name, named in extras.items()
+    } == {
+        name: {canonicalize_name(re.match(r"[\w.-]+", d)[0]) for d in named}
+        for name, named in project["optional-dependencies"].items()
+    }
+    hosts = set(re.findall(r'https?://([^/"]+)', (ROOT / "uv.lock").read_text("utf8")))
+    assert hosts == {"pypi.org", "files.pythonhosted.org"}
+
+
+def test_the_image_serves_what_live_takes() -> None:
+    text = (ROOT / "Dockerfile").read_text("utf8")
+    (command,) = re.findall(r"^CMD (.*)", text, re.M)
+    words = json.loads(command)
+    done = subprocess.run(
+        [sys.executable, *words[1:], "--help"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 0
+    published = re.findall(r"-p 127\.0\.0\.1:(\d+):(\d+)", text)
+    assert [a for a, b in published if a == b] == [words[i] for i in (5, 7)]
+    assert re.search(r"^USER (?!root)", text, re.M)
+    ignored = (ROOT / ".dockerignore").read_text("utf8").split()
+    assert {".venv", "_build", ".git"} <= set(ignored)

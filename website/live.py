@@ -5,6 +5,8 @@
 Two servers on the loopback address, started and ended together: the book, and a Jupyter server
 that runs the cells. The latter asks for a token, made anew at every start and handed to the page
 after the ``#`` of the printed address, which browsers do not send to any server. Ctrl-C ends both.
+In a container they listen on ``--host 0.0.0.0``; the reader opens 127.0.0.1 all the same, so both
+ports, the other being ``--cells-port``, are published there under the same numbers.
 
 The scripts that make cells live are Thebe's, served from the package as npm publishes it.
 """
@@ -79,11 +81,13 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def start_jupyter(port: int, token: str, origin: str, folder: str) -> subprocess.Popen:
+def start_jupyter(
+    port: int, token: str, origin: str, folder: str, host: str = "127.0.0.1"
+) -> subprocess.Popen:
     """A Jupyter server that looks at no settings of the user or the machine: they could move it
     to another address (base_url) or end it at once."""
     command = [
-        sys.executable, "-c", JUPYTER, "--no-browser", "--ip=127.0.0.1", f"--port={port}",
+        sys.executable, "-c", JUPYTER, "--no-browser", f"--ip={host}", f"--port={port}",
         "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--log-level=ERROR",
         f"--ServerApp.allow_origin={origin}", "--allow-root",
     ]  # fmt: skip
@@ -116,14 +120,22 @@ def end(server: subprocess.Popen) -> None:
 
 
 def main() -> None:
-    given = serve.arguments(__doc__.split("\n")[0])
+    parser = serve.parser(__doc__.split("\n")[0])
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 in a container")
+    parser.add_argument(
+        "--cells-port", type=serve.port_number, default=0, help="of the Jupyter server; 0: any"
+    )
+    given = parser.parse_args()
     for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
         signal.signal(ending, lambda *_: sys.exit(0))  # so that `finally` runs
-    with serve.open_server(given.port, Handler) as book, tempfile.TemporaryDirectory() as folder:
+    with (
+        serve.open_server(given.port, Handler, given.host) as book,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         scripts()  # the archive is looked at before anybody is told to open the book
         origin = f"http://127.0.0.1:{book.server_port}"
-        token, port = secrets.token_urlsafe(24), free_port()
-        jupyter = start_jupyter(port, token, origin, folder)
+        token, port = secrets.token_urlsafe(24), given.cells_port or free_port()
+        jupyter = start_jupyter(port, token, origin, folder, given.host)
         try:
             wait_until_ready(jupyter, port, token)
             # a daemon, which needs no end: one that was never started could not be ended

@@ -52,20 +52,26 @@ def port_number(text: str) -> int:
     return int(text)
 
 
+def parser(description: str) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--port", type=port_number, default=8000, help="0: any free one")
+    return made
+
+
 def arguments(description: str, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--port", type=port_number, default=8000, help="0: any free one")
-    return parser.parse_args(argv)
+    return parser(description).parse_args(argv)
 
 
 def open_server(
-    port: int, handler: type[http.server.BaseHTTPRequestHandler] = Handler
+    port: int,
+    handler: type[http.server.BaseHTTPRequestHandler] = Handler,
+    host: str = "127.0.0.1",
 ) -> http.server.ThreadingHTTPServer:
     """A server, bound and not yet serving; else the program ends with a line that says why."""
     if not (HTML / HOME).is_file():
         sys.exit("there is no book in _build/html: run `make book` first")
     try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        return http.server.ThreadingHTTPServer((host, port), handler)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         sys.exit(f"port {port} cannot be used ({reason}); try PORT=0 or --port 0")
