@@ -114,7 +114,8 @@ def ready(extras: Iterable[str] = EXTRAS) -> None:
     if index := torch_index():
         version = re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text("utf8"), re.M)[1]
         if call(*pip, "--no-deps", "--index-url", index, f"torch=={version}"):
-            print(f"no PyTorch from {index}; taking the one that pip finds", file=sys.stderr)
+            print(f"no PyTorch from {index}; taking the one that pip finds: on Linux it may "
+                  "bring CUDA, gigabytes", file=sys.stderr)  # fmt: skip
     wanted = [extra for extra in EXTRAS if extra in {*extras, *have}]
     run(*pip, "--constraint", "constraints.txt", "--editable", f".[{','.join(wanted)}]")
     MARK.write_text(" ".join([digest, *wanted]) + "\n", "utf8")

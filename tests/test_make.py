@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -159,6 +160,23 @@ def test_torch_without_cuda_where_that_brings_gigabytes_for_nothing(
     assert make.torch_index("linux") == ""
     monkeypatch.setenv("TORCH_INDEX", "https://example.org/cpu")
     assert make.torch_index("win32") == "https://example.org/cpu"
+
+
+def test_ctrl_c_is_for_the_program_that_runs() -> None:
+    """A build that is stopped ends its notebook and keeps what has run: that takes a moment."""
+    child = (
+        "import sys, time\nprint('up', flush=True)\n"
+        "try: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1); print('kept'); sys.exit(3)"
+    )
+    code = f"import sys, make; make.run(sys.executable, '-c', {child!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as runner:  # fmt: skip
+        assert runner.stdout.readline() == "up\n"
+        os.killpg(runner.pid, signal.SIGINT)
+        assert runner.wait(20) == 3
+        assert runner.stdout.read() == "kept\n"
 
 
 # --- what is installed ---

@@ -7,6 +7,7 @@ the error come last, instead of a page of the builder's own calls. Ctrl-C ends t
 notebook that runs; the notebooks that have run are kept.
 """
 
+import os
 import re
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def shortened(lines: Iterable[str]) -> Iterator[str]:
     """The lines as they come; of a build that crashed on a notebook, the cell and the error."""
     notebook, report = "", ""
     for line in lines:
-        line = line.replace(f"{ROOT}/", "")
+        line = line.replace(f"{ROOT}{os.sep}", "")
         plain = COLOR.sub("", line)
         if not report and ASIDE.match(plain):
             continue
