@@ -48,6 +48,7 @@ TEXT = re.compile(r"\{\{(.+?)\}\}|\$(.+?)\$|`(.+?)`|\*\*(.+?)\*\*")
 QUESTION = re.compile(r"^(:{3,})\{predict\} (.+?)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
 ROLES = {"eq": "eq", "fig": "numref", "tab": "numref"}
 LETTERS = "ABCDEF"
+ORDER = "一二三四五六七八"
 
 
 class CourseError(ExtensionError):
@@ -337,14 +338,14 @@ class CourseQuiz(SphinxDirective):
         for path in (source / HERE / "slides" / f"{name}.yml", page):
             self.env.note_dependency(str(path))
         lines: list[str] = []
-        for i, item in enumerate(data["quiz"], 1):
+        for i, item in enumerate(data["quiz"]):
             asked = item
             if "predict" in item:
                 asked = guesses(page.read_text("utf8"))[item["predict"] - 1]
             where = item["where"]
             role = ROLES.get(where.partition("-")[0], "ref")
             lines += [
-                f"::::{{predict}} {i}. {asked['ask']}",
+                f"::::{{predict}} 第{ORDER[i]}题：{asked['ask']}",
                 f":choices: {' | '.join(map(str, asked['choices']))}",
                 f":answer: {asked['answer']}",
                 "",

@@ -202,8 +202,8 @@ def test_a_quiz_is_asked_by_guesses(tmp_path: Path) -> None:
     page = BeautifulSoup((out / "index.html").read_text("utf8"), "html.parser")
     asked = page.select(".guess")[1:]
     assert [e.select_one(".predict-question").get_text() for e in asked] == [
-        "1. 会吗？",
-        "2. 省下什么？",
+        "第一题：会吗？",
+        "第二题：省下什么？",
     ]
     assert [e.form["data-answer"] for e in asked] == ["会", "计算"]
     assert "理由乙。见 页。" in asked[1].select_one(".predict-result").get_text()
