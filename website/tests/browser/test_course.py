@@ -56,6 +56,12 @@ def test_a_sheet_is_one_page_of_paper(quiet: Page, name: str) -> None:
     assert quiet.trouble == []
 
 
+def test_what_is_too_full_is_named(quiet: Page) -> None:
+    slides.open_page(quiet, f"{COURSE}/slides/moe.html")
+    quiet.evaluate("document.querySelector('#s2 .body').append('满'.repeat(4000))")
+    assert slides.overfull(quiet, "slides") == ["s2"]
+
+
 def test_the_notes_are_seen_when_asked_for(quiet: Page) -> None:
     slides.open_page(quiet, f"{COURSE}/slides/moe.html")
     notes = quiet.locator(".notes").first
