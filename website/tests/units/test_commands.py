@@ -101,6 +101,22 @@ def test_live_ends_with_a_line_when_jupyter_does(tmp_path: Path) -> None:
         assert live.stderr.read() == "the Jupyter server ended at once, exit code 3\n"
 
 
+def test_in_a_container_both_servers_have_the_ports_that_are_published(tmp_path: Path) -> None:
+    """They listen on every address there; the page asks 127.0.0.1 all the same."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ("--port", "0", "--host", "0.0.0.0", "--cells-port", str(port))
+    with running("live", tmp_path, *options) as live:
+        page, _, given = live.stdout.readline().split()[1].partition("#")
+        assert page.startswith("http://127.0.0.1:")
+        assert given.startswith(f"live={port}:")
+        assert read(page) == "the first page"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            read(f"http://127.0.0.1:{port}/api/status")
+        assert "started" in read(f"http://127.0.0.1:{port}/api/status?token={given.split(':')[1]}")
+
+
 def test_scripts_that_npm_did_not_publish_are_refused(tmp_path: Path) -> None:
     changed = tmp_path / "thebe.tgz"
     changed.write_bytes(b"something else")
