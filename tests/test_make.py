@@ -15,6 +15,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+posix = pytest.mark.skipif(os.name == "nt", reason="needs make, a shell, groups of processes")
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ def test_every_command_says_what_it_does(make, capsys: pytest.CaptureFixture) ->
     assert max(map(len, lines)) <= 110
 
 
+@posix
 def test_make_hands_settings_on(tmp_path: Path) -> None:
     python = tmp_path / "python"
     python.write_text('#!/bin/sh\necho "$@ on $PORT"\n', "utf8")
@@ -120,8 +122,8 @@ def test_an_old_python_is_told_so_instead_of_a_syntax_error() -> None:
 
 def test_where_an_environment_has_its_python(make) -> None:
     venv = Path("C:/Users/李 雷/dsnotes/.venv")
-    assert make.program(venv, windows=True).as_posix() == f"{venv}/Scripts/python.exe"
-    assert make.program(venv, windows=False).as_posix() == f"{venv}/bin/python"
+    assert make.program(venv, windows=True).as_posix() == f"{venv.as_posix()}/Scripts/python.exe"
+    assert make.program(venv, windows=False).as_posix() == f"{venv.as_posix()}/bin/python"
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX"])
@@ -162,6 +164,7 @@ def test_torch_without_cuda_where_that_brings_gigabytes_for_nothing(
     assert make.torch_index("win32") == "https://example.org/cpu"
 
 
+@posix
 def test_ctrl_c_is_for_the_program_that_runs() -> None:
     """A build that is stopped ends its notebook and keeps what has run: that takes a moment."""
     child = (
