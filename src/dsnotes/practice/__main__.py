@@ -3,6 +3,8 @@
     python -m dsnotes.practice moe            writes practice/moe.py with blanks; again: grades it
     python -m dsnotes.practice --bug moe-1    writes practice/moe_bug_1.py; again: grades it
 
+    python -m dsnotes.practice grade FOLDER --seed N    grades a class, see `classroom`
+
 `--force` writes the file anew, and what was written in it is lost.
 """
 
@@ -11,7 +13,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from dsnotes.practice import mechanisms, report
+from dsnotes.practice import classroom, mechanisms, report
 from dsnotes.practice.grade import grade
 
 FOLDER = Path("practice")
@@ -20,10 +22,13 @@ BUG = "# 这里有一处与书上不同，是错的。找到它，改回来，�
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 when something was written or all is right, 1 when it is not yet."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["grade"]:
+        return classroom.main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="python -m dsnotes.practice",
         description="自己写一遍一节的机制，或者找出里面的错误；由这一节的测试评分。",
-        epilog="第一次运行写出文件，再运行就评分。",
+        epilog="第一次运行写出文件，再运行就评分。批改全班：grade --help。",
     )
     parser.add_argument("section", nargs="?", help="、".join(mechanisms.SECTIONS))
     parser.add_argument("--bug", metavar="SECTION-N", help="找错，例如 moe-1")

@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from dsnotes.practice import bounded
 from dsnotes.practice.mechanisms import CARRIED, PACKAGE, REPOSITORY, Section
 
 SECONDS_A_TEST = 60  # of the processor; the slowest takes eight
@@ -63,17 +63,19 @@ class Grade(NamedTuple):
 
 
 def prepare(
-    section: Section, files: dict[str, Path], report: Path, *, only: str = ""
+    section: Section, files: dict[str, Path], report: Path, *, only: str = "", seed: int = 0
 ) -> tuple[list[str], dict[str, str]]:
     """The arguments of pytest and the environment of a run; `report` gets a line for each test.
 
-    `files` stand for the modules that are their keys. `only` tests with this in their name.
+    `files` stand for the modules that are their keys. `only` tests with this in their name. Seeds
+    that tests set are moved by `seed`.
     """
     run = {
         "files": {module: str(path.resolve()) for module, path in files.items()},
         "leave_out": section.leave_out,
         "seconds": SECONDS_A_TEST,
         "report": str(report),
+        "seed": seed,
     }
     root = CARRIED if CARRIED.is_dir() else REPOSITORY
     arguments = [
@@ -99,18 +101,27 @@ def read(report: Path) -> list[Result]:
     return [Result(**json.loads(line)) for line in lines]
 
 
-def grade(section: Section, files: dict[str, Path]) -> Grade:
-    """Run the tests of `section` with `files` in the place of the modules that are their keys."""
-    with tempfile.TemporaryDirectory() as folder:
+def grade(
+    section: Section,
+    files: dict[str, Path],
+    *,
+    seed: int = 0,
+    seconds: int | float = SECONDS_IN_ALL,
+) -> Grade:
+    """Run the tests of `section` with `files` in the place of the modules that are their keys.
+
+    Args:
+        section: what is graded.
+        files: of the reader, by the module that each stands for.
+        seed: moves the seeds that tests set, see `dsnotes.practice.seeds`; 0 leaves them.
+        seconds: of the clock, for all tests together.
+    """
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         report = Path(folder, "report.jsonl")
-        arguments, environment = prepare(section, files, report)
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "pytest", *arguments],
-                cwd=folder, env=os.environ | environment, capture_output=True, text=True,
-                encoding="utf8", errors="replace", timeout=SECONDS_IN_ALL,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
+        arguments, environment = prepare(section, files, report, seed=seed)
+        command = [sys.executable, "-m", "pytest", *arguments]
+        status, noise = bounded.run(command, Path(folder), environment, seconds)
+        if status is None:
             return Grade(read(report), False, "", late=True)
-        ended = done.returncode in (0, 1) and report.with_suffix(".ended").exists()
-        return Grade(read(report), ended, done.stdout + done.stderr)
+        ended = status in (0, 1) and report.with_suffix(".ended").exists()
+        return Grade(read(report), ended, noise)

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from dsnotes.practice.bounded import limit_files
+
 RUN: dict[str, Any] = json.loads(os.environ.get("DSNOTES_PRACTICE", "{}"))
 
 
@@ -56,6 +58,16 @@ if RUN:
     nothing = _Anything("hypothesis")
     nothing.__spec__ = ModuleSpec("hypothesis", None)  # torch asks for it
     sys.modules |= {"hypothesis": nothing, "hypothesis.strategies": nothing}
+    limit_files()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop() -> Iterator[None]:
+    """Seeds that tests set are moved by the grader's."""
+    from dsnotes.practice.seeds import shifted  # imports torch
+
+    with shifted(RUN["seed"]):
+        return (yield)
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ PARTS = (
     "numbers",
     "papers",
     "permalinks",
+    "plans",
     "predict",
     "published",
     "quiz",

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from lxml import etree, html
 
-from dsbook import bundle, darkfigures, polish
+from dsbook import bundle, darkfigures, licence, polish
 
 STEPS = (
     darkfigures.pair,
@@ -24,6 +24,7 @@ STEPS = (
     polish.citations,
     polish.code,
     polish.lazy,
+    licence.lines,
 )
 ANCHOR = re.compile(r"(?<= href=\"#)(?:[\w-]|%[89A-F][0-9A-F])+")  # lxml writes 式 as %E5%BC%8F
 

@@ -1,0 +1,148 @@
+"""Plans of a course: ``{course-plan} NAME`` is a table of weeks from ``book/course/plans.yml``.
+
+Hours are worked out, never typed: the Chinese characters of the pages divided by how many are read
+a minute, a time for each notebook, and the minutes that stand at each exercise. A page, a notebook
+or an exercise that is not there is a warning, hence an error under ``-W``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+PLANS = "book/course/plans.yml"
+EXERCISE = re.compile(r"^[`:]{3,}\{exercise\}[^\n]*\n((?::\w+:[^\n]*\n)+)", re.MULTILINE)
+HEAD = "| 周 | 题目 | 读 | 笔记本 | 作业 | 旁读的论文 | 小时 |\n|---|---|---|---|---|---|---|"
+
+
+class Week(NamedTuple):
+    """What one week asks for."""
+
+    title: str
+    pages: list[str]
+    notebooks: list[str]
+    exercises: list[str]
+    papers: list[str]
+
+
+class Hours(NamedTuple):
+    """Minutes of a week."""
+
+    reading: float
+    notebooks: float
+    exercises: float
+
+    @property
+    def total(self) -> float:
+        """In hours, to a half: more would be pretended."""
+        return round(sum(self) / 30) / 2
+
+
+def characters(text: str) -> int:
+    """Chinese characters that are read: not the solutions, which are folded.
+
+    >>> characters("一个token\\n````{solution} ex-a-1\\n答案\\n````\\n两个")
+    4
+    """
+    folded = re.compile(r"^(`{3,}|:{3,})\{solution\}.*?^\1$", re.DOTALL | re.MULTILINE)
+    return len(re.findall(r"[\u4e00-\u9fff]", folded.sub("", text)))
+
+
+def minutes(texts: list[str]) -> dict[str, int]:
+    """Minutes of every exercise, by its label without "ex-".
+
+    >>> minutes(["```{exercise} 名\\n:label: ex-a-1\\n:class: hand stars-1 minutes-10\\n```"])
+    {'a-1': 10}
+    """
+    found = {}
+    for options in EXERCISE.findall("\n".join(texts)):
+        label = re.search(r"^:label: ex-(\S+)", options, re.MULTILINE)
+        time = re.search(r"\bminutes-(\d+)", options)
+        if label and time:
+            found[label[1]] = int(time[1])
+    return found
+
+
+def read(root: Path) -> tuple[dict[str, list[Week]], dict[str, float]]:
+    """The plans by name, and the rates: `characters` a minute, minutes a `notebook`."""
+    table = yaml.safe_load((root / PLANS).read_text("utf8"))
+    fields = ("notebooks", "exercises", "papers")
+    plans = {
+        name: [Week(w["title"], w["pages"], *(w.get(f, []) for f in fields)) for w in weeks]
+        for name, weeks in table["plans"].items()
+    }
+    return plans, table["rates"]
+
+
+def hours(root: Path, week: Week, rates: dict[str, float]) -> Hours:
+    """The three parts of a week's time; KeyError for an exercise that no page has."""
+    texts = [path.read_text("utf8") for path in sorted((root / "book").glob("*/*.md"))]
+    known = minutes(texts)
+    pages = [(root / f"book/{page}.md").read_text("utf8") for page in week.pages]
+    return Hours(
+        sum(map(characters, pages)) / rates["characters"],
+        len(week.notebooks) * rates["notebook"],
+        sum(known[label] for label in week.exercises),
+    )
+
+
+def table(root: Path, weeks: list[Week], rates: dict[str, float]) -> str:
+    """The rows as Markdown, with a line of the sum."""
+    rows, total = [HEAD], 0.0
+    for number, week in enumerate(weeks, start=1):
+        spent = hours(root, week, rates).total
+        total += spent
+        cells = (
+            str(number),
+            week.title,
+            "、".join(f"[](../{page}.md)" for page in week.pages),
+            "、".join(f"[`{name}`](../../notebooks/{name}.ipynb)" for name in week.notebooks),
+            "、".join(f"{{ref}}`{label} <ex-{label}>`" for label in week.exercises),
+            "；".join(week.papers),
+            f"{spent:g}",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, f"| | 合计 | | | | | {total:g} |"])
+
+
+class CoursePlan(SphinxDirective):
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        root = Path(self.env.srcdir)
+        plans, rates = read(root)
+        self.env.note_dependency(str(root / PLANS))
+        (name,) = self.arguments
+        if name not in plans:
+            raise self.error(f"no plan {name!r} in {PLANS}, got {', '.join(plans)}")
+        for page in {page for week in plans[name] for page in week.pages}:
+            self.env.note_dependency(str(root / f"book/{page}.md"))
+        try:
+            text = table(root, plans[name], rates)
+        except (KeyError, OSError) as error:
+            raise self.error(f"plan {name!r}: {error}") from error
+        holder = nodes.container(classes=["course-plan"])
+        source, _ = self.get_source_info()
+        self.state.nested_parse(StringList(text.splitlines(), source), 0, holder)
+        return holder.children
+
+
+class CourseRate(SphinxRole):
+    """A rate by which hours are worked out: ``{course-rate}`notebook```."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        root = Path(self.env.srcdir)
+        self.env.note_dependency(str(root / PLANS))
+        return [nodes.Text(f"{read(root)[1][self.text]:g}")], []
+
+
+def setup(app):
+    app.add_directive("course-plan", CoursePlan)
+    app.add_role("course-rate", CourseRate())
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
