@@ -13,6 +13,7 @@ import torch
 
 from dsnotes.practice import bounded, classroom, marks, notebook, samples
 from dsnotes.practice.__main__ import main
+from dsnotes.practice.grade import grade
 from dsnotes.practice.hidden import CASES
 from dsnotes.practice.judging import drawn, once
 from dsnotes.practice.mechanisms import SECTIONS, load, source
@@ -58,7 +59,13 @@ def table(path: Path) -> Rows:
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
+def grader() -> marks.Grader:
+    """One for all: what the book's own answers do with its seed is asked once."""
+    return marks.Grader(SEED)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory, grader: marks.Grader) -> Rows:
     """A class of three samples, those who misbehave, and one who has handed in nothing."""
     folder = tmp_path_factory.mktemp("class")
     good, bad = folder / "good", folder / "bad"
@@ -71,11 +78,13 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Rows:
     (bad / "nothing").mkdir()
     (bad / "nothing" / "essay.txt").write_text("...", "utf8")
     found: Rows = {}
-    hasty = marks.Grader(SEED, seconds=12, seconds_a_cell=6)
-    for submissions, grader in ((good, marks.Grader(SEED)), (bad, hasty)):
-        classroom.grade_class(submissions, folder / "grades.csv", grader=grader)
-        found |= table(folder / "grades.csv")
-    return found
+    classroom.grade_class(good, folder / "grades.csv", grader=grader)
+    found |= table(folder / "grades.csv")
+    with pytest.MonkeyPatch.context() as patch:  # none of the others comes to its end
+        patch.setattr(grader, "seconds", 8)
+        patch.setattr(grader, "seconds_a_cell", 5)
+        classroom.grade_class(bad, folder / "grades.csv", grader=grader)
+    return found | table(folder / "grades.csv")
 
 
 def outcomes(rows: Rows, student: str) -> dict[str, str]:
@@ -133,7 +142,9 @@ def test_everyone_has_a_row_for_every_exercise(rows: Rows) -> None:
 # --- hidden seeds ---
 
 
-def test_a_mechanism_that_knows_the_book_s_seed_fails_with_another(tmp_path: Path) -> None:
+def test_a_mechanism_that_knows_the_book_s_seed_fails_with_another(
+    tmp_path: Path, grader: marks.Grader
+) -> None:
     """It is wrong unless the generator stands where seed 0 put it."""
     text = source("dsnotes.model.moe")
     line = "        scores = self._affinity(x)"
@@ -141,9 +152,8 @@ def test_a_mechanism_that_knows_the_book_s_seed_fails_with_another(tmp_path: Pat
     cheat = f"{line}\n        if torch.initial_seed() > 1000: scores = scores + 1"
     path = tmp_path / "moe.py"
     path.write_text(text.replace(line, cheat), "utf8")
-    for seed, outcome in ((0, "passed"), (SEED, "failed")):
-        found = marks.Grader(seed).marks({"moe.py": path}, ["moe"])
-        assert found["moe"].outcome == outcome
+    assert grade(load("moe"), {"dsnotes.model.moe": path}).right
+    assert grader.marks({"moe.py": path}, ["moe"])["moe"].outcome == "failed"
 
 
 @pytest.mark.parametrize("label", CASES)

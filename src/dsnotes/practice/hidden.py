@@ -45,11 +45,11 @@ def _speeds(r: Random) -> tuple[Any, ...]:
 
 def _packs(r: Random) -> tuple[Any, ...]:
     packs = r.randint(2, 4)
-    return _floats(r, packs * r.randint(1, 4), 1, 9), packs
+    return _floats(r, packs * r.randint(1, 4), 1.0, 9.0), packs
 
 
 def _slots(r: Random) -> tuple[Any, ...]:
-    loads = _floats(r, r.randint(2, 6), 1, 9)
+    loads = _floats(r, r.randint(2, 6), 1.0, 9.0)
     return loads, len(loads) + r.randint(0, 6)
 
 
