@@ -224,9 +224,10 @@ def test_the_file_is_tagged(pdf, starts):
     assert kinds.count("/H1") == len(starts)
     assert kinds.count("/H2") > len(starts)
     for kind in ("/P", "/L", "/LI", "/Table", "/TR", "/TH", "/TD", "/Link"):
-        assert kinds.count(kind) > 100, kind
+        assert kinds.count(kind) > 50, kind
     figures = [e for e in elements if e["/S"] == "/Figure"]
-    inner = [e for e in figures if not any(k["/S"] == "/Figure" for k in _inside(e))]
+    # a numbered figure is one around its picture, or around a drawing and a caption
+    inner = [e for e in figures if {k["/S"] for k in _inside(e)} <= {"/NonStruct"}]
     bare = [e for e in inner if not e.get("/Alt")]
     assert len(inner) > 1000  # formulas are pictures with their TeX
     assert bare == []
