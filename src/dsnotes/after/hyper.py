@@ -11,9 +11,10 @@ Equations (in V4's letters A = H^pre, B = H^res, C = H^post)
     mHC section 4.2                         A, B, C from the streams; Sinkhorn-Knopp, 20 iterations
 
 Departures
-    - `eps` as in the released code: added to A, to the matrix before its first sum, and to every
-      sum divided by, never to C. The paper's iteration has none: `sinkhorn` takes it as an argument
-      whose default is 0, `HyperConnection` defaults to the released 1e-6.
+    - `eps` as in the released code: added to A, to the matrix once its columns have been divided (a
+      softmax), and to every sum divided by from then on, never to C. The paper's iteration has
+      none: `sinkhorn` takes it as an argument whose default is 0, `HyperConnection` defaults to
+      the released 1e-6.
     - The released parameters give the transpose of B. It is turned here first, so that the order is
       the paper's: columns, then rows.
     - The norm divides after the product with `fn` (mHC section 4.3.1) and has no weight.
