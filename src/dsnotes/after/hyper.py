@@ -204,8 +204,8 @@ class HyperHead(nn.Module):
 
 @checked
 def start_streams(
-    embeddings: Float[Tensor, "*batch hidden"], *, hc_mult: int
-) -> Float[Tensor, "*batch n hidden"]:
+    embeddings: Float[Tensor, "*batch width"], *, hc_mult: int
+) -> Float[Tensor, "*batch n width"]:
     """The streams before the first layer: the embedding, n times.
 
     >>> start_streams(torch.ones(2, 5, 16), hc_mult=4).shape
@@ -217,8 +217,8 @@ def start_streams(
 
 @checked
 def collapse(
-    weights: Float[Tensor, "*batch n"], streams: Float[Tensor, "*batch n hidden"]
-) -> Float[Tensor, "*batch hidden"]:
+    weights: Float[Tensor, "*batch n"], streams: Float[Tensor, "*batch n width"]
+) -> Float[Tensor, "*batch width"]:
     """A X: the streams summed with weights, in the type of the streams.
 
     >>> collapse(torch.tensor([0.5, 2.0]), torch.tensor([[2.0, 4.0], [1.0, 1.0]]))

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from dsnotes.after.config import ConfigV4
 from dsnotes.checks.arguments import checked
-from dsnotes.checks.numeric import channels, token_ids
+from dsnotes.checks.numeric import at_least, channels, token_ids
 from dsnotes.model.mlp import MLP
 from dsnotes.model.moe import Gate, MoE, Routing
 
@@ -115,6 +115,7 @@ class MoEV4(MoE):
     @checked
     def __init__(self, config: ConfigV4, layer_idx: int) -> None:
         nn.Module.__init__(self)
+        at_least(0, layer_idx=layer_idx)
         hidden, inner, limit = (
             config.hidden_size,
             config.moe_intermediate_size,

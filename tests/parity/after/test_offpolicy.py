@@ -1,4 +1,4 @@
-"""V3.2's objective against TRL's GRPOTrainer, its support against transformers, distillation too."""
+"""V3.2's objective against TRL's GRPOTrainer, its support against transformers; distillation."""
 
 from collections.abc import Callable
 
