@@ -31,8 +31,8 @@ def admit(survival, speed):
 
 
 # %% dspark-3
-# 一半的草稿是 A，验了，总被接受；另一半是 B，不验，模型照 0.7 写
-guess = 0.5 + 0.5 * 0.7
+# 六成的草稿是 A，验了，总被接受；另四成是 B，不验，模型照 0.7 写
+guess = 0.6 + 0.4 * 0.7
 
 # %% dspark-3 wrong: nothing changes
 guess = 0.7

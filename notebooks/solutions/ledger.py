@@ -34,8 +34,9 @@ def bytes_per_token(ratios, entry, index_key):
 
 
 # %% ledger-3
-# 43 层各存 128 个 token、每个 584 字节，除以压缩部分每个 token 的字节
-guess = 43 * 128 * 584 / 3514
+# 窗口：43 层各存 128 个 token、每个 584 字节；压缩的部分每个 token 3514 字节
+window = 43 * 128 * 584
+guess = window / (window + 10_000 * 3514)
 
-# %% ledger-3 wrong: the window itself
-guess = 128
+# %% ledger-3 wrong: tokens instead of bytes
+guess = 128 / 10_000

@@ -473,3 +473,9 @@ def test_ties_need_many_heads() -> None:
         query = indexer.q_b_proj(latent).unflatten(-1, (heads, -1))
         scores = indexer.scorer(x, query, keys)
         assert bool((scores == 0).any()) == alike
+
+
+def test_a_compressor_that_goes_on_needs_the_state_it_left():
+    compressor = Compressor(TINY_V4, 4)
+    with pytest.raises(ValueError, match="state must be given where start is above 0, got start 8"):
+        compressor(torch.randn(1, 4, TINY_V4.hidden_size), start=8)

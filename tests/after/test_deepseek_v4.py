@@ -8,6 +8,8 @@ import torch
 from dsnotes.after.config import DEEPSEEK_V4_FLASH, DEEPSEEK_V4_PRO, TINY_V4, ConfigV4
 from dsnotes.after.deepseek_v4 import DeepSeekV4
 from dsnotes.after.ledger import parts
+from dsnotes.after.offpolicy import keep_routing
+from dsnotes.model.moe import record_routing
 
 
 @pytest.mark.parametrize("config", [TINY_V4, replace(DEEPSEEK_V4_FLASH, num_hidden_layers=5,
@@ -40,6 +42,21 @@ def test_every_weight_learns_but_the_indexer() -> None:
     still = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert still
     assert all(".indexer." in name for name in still)
+
+
+def test_routing_is_recorded_and_replayed() -> None:
+    """As of V3's model: one entry a layer, and with them the same logits under another router."""
+    model, tokens = DeepSeekV4(TINY_V4), torch.randint(256, (2, 20))
+    with torch.no_grad(), record_routing(model) as sampled:
+        logits = model(tokens)
+    assert [routing.indices.shape for routing in sampled] == [(40, 4)] * 4
+    chosen = [routing.indices for routing in sampled]
+    for layer in model.model.layers[1:]:
+        layer.mlp.gate.e_score_correction_bias.copy_(torch.randn(16))
+    with torch.no_grad():
+        assert (model(tokens) - logits).abs().max() > 1e-4
+        with keep_routing(model, chosen):
+            assert torch.equal(model(tokens), logits)
 
 
 def test_texts_are_the_same_with_and_without_a_cache() -> None:

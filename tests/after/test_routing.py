@@ -38,7 +38,9 @@ def test_the_bias_chooses_and_does_not_weigh() -> None:
 
 
 def test_a_table_has_no_bias() -> None:
-    assert not hasattr(GateV4(TINY_V4, hashed=True), "e_score_correction_bias")
+    gate = GateV4(TINY_V4, hashed=True)
+    assert gate.e_score_correction_bias is None
+    assert set(gate.state_dict()) == {"weight", "tid2eid"}
 
 
 def test_trap_1_the_clamp_comes_before_the_product() -> None:
@@ -93,6 +95,16 @@ def test_the_sum_is_over_the_chosen_and_the_shared() -> None:
         for i, g in zip(indices[t].tolist(), weights[t], strict=True):
             expected[t] += g * moe.experts[i](x[t])
     torch.testing.assert_close(moe(x, WORDS[:6]), expected)
+
+
+def test_bfloat16_leaves_the_bias_and_the_table_alone() -> None:
+    """A step of 0.001 would vanish in bfloat16 from 0.5 on."""
+    gate = GateV4(TINY_V4, hashed=False).bfloat16()
+    assert (gate.weight.dtype, gate.e_score_correction_bias.dtype) == (
+        torch.bfloat16,
+        torch.float32,
+    )
+    assert GateV4(TINY_V4, hashed=True).bfloat16().tid2eid.dtype == torch.long
 
 
 def test_words_outside_the_vocabulary_are_named() -> None:

@@ -42,6 +42,8 @@ from dsnotes.training.fp8.linear import V3_RECIPE, Bf16Linear, Fp8Linear
 from dsnotes.training.parallel import ParallelState
 from dsnotes.training.state import Report, Snapshot, TrainState
 
+from . import calls_after
+
 Call = tuple[Callable[..., Any], dict[str, Any]]
 
 MODULES = (
@@ -52,6 +54,7 @@ MODULES = (
     *("training.parallel", "training.verses"),
     *(f"rl.{m}" for m in ("grpo", "keypoints", "objective", "poet", "ppo", "presets", "r1_zero")),
     *("rl.reward_model", "rl.rollout", "rl.shellgame", "weights.checkpoint", "weights.hf"),
+    *calls_after.MODULES,
 )
 
 APART = {
@@ -798,6 +801,9 @@ CALLS: dict[str, Callable[[], dict[str, Any]]] = {
     },
 }
 
+CALLS |= calls_after.CALLS
+APART |= calls_after.APART
+
 MAY_BE_NEGATIVE = {"seed", "x", "eos", "stop_token", "padding"}  # -1 is no token, stops nothing
 # Sizes that the weights of a module, or another argument, fix beside the names they share.
 FIXED = {"hidden", "in", "pairs", "c_r", "n_r", "heads", "channels"}
@@ -816,7 +822,7 @@ def dimensions(annotation: Any) -> list[str]:
 def shared(name: str, dim: str) -> bool:
     """Whether another argument, or the weights, say what the size of a dimension is."""
     others = [p for n, p in annotated(FUNCTIONS[name]).items() if dim in dimensions(p.annotation)]
-    free = (name, dim) in {("model.rope.rope_rotation", "pairs")}
+    free = (name.rpartition(".")[2], dim) in {("rope_rotation", "pairs"), ("turn", "pairs")}
     return (dim in FIXED and not free) or len(others) > 1
 
 

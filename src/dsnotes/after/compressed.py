@@ -152,6 +152,9 @@ class CompressedAttention(nn.Module):
 
         The sink adds exp(z') to the denominator alone, so the weights sum to less than 1.
         """
+        channels(self.head_dim, query=query, keys=keys)
+        if query.shape[2] != self.num_heads:
+            raise ValueError(f"query must have {self.num_heads} heads, got {query.shape[2]}")
         logits = torch.einsum("bthc,bsc->bths", query, keys) * self.softmax_scale
         logits = logits.masked_fill(~mask.unsqueeze(2), float("-inf"))
         sink = self.sinks.to(logits.dtype)[:, None].expand(*logits.shape[:3], 1)
@@ -169,7 +172,9 @@ class GroupedLinear(nn.Linear):
 
     @checked
     def __init__(self, in_features: int, rank: int, *, groups: int) -> None:
-        at_least(1, groups=groups)
+        at_least(1, in_features=in_features, rank=rank, groups=groups)
+        if in_features % groups:
+            raise ValueError(f"groups ({groups}) must divide in_features ({in_features})")
         super().__init__(in_features // groups, groups * rank, bias=False)
         self.groups = groups
 

@@ -22,8 +22,13 @@ from dsnotes.checks.arguments import checked
 from dsnotes.checks.numeric import at_least
 
 
+@checked
 def streams(ratio: int) -> int:
-    """2 where an entry also reads the window before its own, which is so in CSA, else 1."""
+    """2 where an entry also reads the window before its own, which is so in CSA, else 1.
+
+    ValueError for a ratio below 0, which no layer has.
+    """
+    at_least(0, ratio=ratio)
     return 2 if ratio == CSA_RATIO else 1
 
 
@@ -130,8 +135,12 @@ class CompressedCache:
             for ratio in config.compress_ratios
         ]
 
-    def layer(self, layer_idx: int, x: Tensor) -> LayerState:
+    @checked
+    def layer(self, layer_idx: int, x: Float[Tensor, "batch seq hidden"]) -> LayerState:
         """The state of one layer; ValueError when the batch is another or x does not fit."""
+        at_least(0, layer_idx=layer_idx)
+        if layer_idx >= len(self.layers):
+            raise ValueError(f"layer_idx must be below {len(self.layers)}, got {layer_idx}")
         state = self.layers[layer_idx]
         if len(x) != len(state.window):
             raise ValueError(f"x must have batch {len(state.window)} as the cache, got {len(x)}")

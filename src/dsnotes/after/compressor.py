@@ -110,6 +110,9 @@ class Compressor(nn.Module):
         `state` that has seen those before, which is brought up to date.
         """
         channels(self.kv_proj.in_features, x=x)
+        at_least(0, start=start)
+        if start and state is None:
+            raise ValueError(f"state must be given where start is above 0, got start {start}")
         kv, gate = self.kv_proj(x), self.gate_proj(x)
         held = state or CompressorState(
             len(x), ratio=self.ratio, head_dim=self.head_dim, dtype=kv.dtype, device=kv.device
@@ -171,6 +174,9 @@ class Scorer(nn.Module):
         keys: Float[Tensor, "batch entries c"],
     ) -> Float[Tensor, "batch seq entries"]:
         """I_t,s = sum over heads of w ReLU(q . k): V4 eq 15, 16."""
+        channels(self.weights_proj.in_features, x=x)
+        if query.shape[2] != (heads := self.weights_proj.out_features):
+            raise ValueError(f"query must have {heads} heads, got {query.shape[2]}")
         weights = self.weights_proj(x) * self.scale  # (15)
         products = torch.einsum("bthc,bsc->bths", query, keys).relu()
         return torch.einsum("bth,bths->bts", weights, products)  # (16)
@@ -229,5 +235,6 @@ def visible(positions: Int[Tensor, "seq"], entries: int, *, ratio: int) -> Tenso
             [ True, False]])
     """
     at_least(1, ratio=ratio)
+    at_least(0, entries=entries)
     closed = torch.arange(entries, device=positions.device)
     return closed < ((positions + 1) // ratio).unsqueeze(-1)

@@ -72,6 +72,7 @@ class ConfigV4:
     n_routed_experts: int
     n_shared_experts: int = 1
     num_experts_per_tok: int
+    norm_topk_prob: bool = True
     num_hash_layers: int = 3  # leading layers that route by a table of token ids
     routed_scaling_factor: float = 1.5
     swiglu_limit: float = 10.0

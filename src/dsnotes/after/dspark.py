@@ -27,7 +27,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from dsnotes.checks.arguments import checked
-from dsnotes.checks.numeric import at_least, token_ids
+from dsnotes.checks.numeric import at_least, channels, token_ids
 
 
 class MarkovHead(nn.Module):
@@ -60,13 +60,16 @@ class ConfidenceHead(nn.Module):
     def __init__(self, *, hidden_size: int, rank: int) -> None:
         super().__init__()
         at_least(1, hidden_size=hidden_size, rank=rank)
+        self.hidden_size, self.rank = hidden_size, rank
         self.proj = nn.Linear(hidden_size + rank, 1)
 
     @checked
     def forward(
         self, h: Float[Tensor, "batch depth hidden"], before: Float[Tensor, "batch depth rank"]
     ) -> Float[Tensor, "batch depth"]:
-        """Before the sigmoid: the loss wants it so."""
+        """Before the sigmoid: the loss wants it so. ValueError for other widths than its own."""
+        channels(self.hidden_size, h=h)
+        channels(self.rank, before=before)
         logits: Tensor = self.proj(torch.cat([h, before], dim=-1))[..., 0]
         return logits
 

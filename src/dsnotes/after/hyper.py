@@ -11,9 +11,10 @@ Equations (in V4's letters A = H^pre, B = H^res, C = H^post)
     mHC section 4.2                         A, B, C from the streams; Sinkhorn-Knopp, 20 iterations
 
 Departures
-    - `eps` as in the released code: added to A, to the matrix before its first sum, and to every
-      sum divided by, never to C. The paper's iteration has none: `sinkhorn` takes it as an argument
-      whose default is 0, `HyperConnection` defaults to the released 1e-6.
+    - `eps` as in the released code: added to A, to the matrix once its columns have been divided (a
+      softmax), and to every sum divided by from then on, never to C. The paper's iteration has
+      none: `sinkhorn` takes it as an argument whose default is 0, `HyperConnection` defaults to
+      the released 1e-6.
     - The released parameters give the transpose of B. It is turned here first, so that the order is
       the paper's: columns, then rows.
     - The norm divides after the product with `fn` (mHC section 4.3.1) and has no weight.
@@ -203,8 +204,8 @@ class HyperHead(nn.Module):
 
 @checked
 def start_streams(
-    embeddings: Float[Tensor, "*batch hidden"], *, hc_mult: int
-) -> Float[Tensor, "*batch n hidden"]:
+    embeddings: Float[Tensor, "*batch width"], *, hc_mult: int
+) -> Float[Tensor, "*batch n width"]:
     """The streams before the first layer: the embedding, n times.
 
     >>> start_streams(torch.ones(2, 5, 16), hc_mult=4).shape
@@ -216,8 +217,8 @@ def start_streams(
 
 @checked
 def collapse(
-    weights: Float[Tensor, "*batch n"], streams: Float[Tensor, "*batch n hidden"]
-) -> Float[Tensor, "*batch hidden"]:
+    weights: Float[Tensor, "*batch n"], streams: Float[Tensor, "*batch n width"]
+) -> Float[Tensor, "*batch width"]:
     """A X: the streams summed with weights, in the type of the streams.
 
     >>> collapse(torch.tensor([0.5, 2.0]), torch.tensor([[2.0, 4.0], [1.0, 1.0]]))

@@ -16,6 +16,8 @@ Departures
 """
 
 from dsnotes.after.config import CSA_RATIO, ConfigV4, ConfigV32
+from dsnotes.checks.arguments import checked
+from dsnotes.checks.numeric import at_least
 from dsnotes.config import Config
 from dsnotes.model.cache import cache_elements_per_token
 from dsnotes.model.counts import Count, breakdown, mlp_parameters
@@ -31,6 +33,7 @@ V4_ENTRY = 448 + 448 // 64 + 1 + _ROPE  # 584
 V4_INDEX_KEY = 128 // 2 + 128 // 32  # 68
 
 
+@checked
 def kv_bytes_per_token(config: Config | ConfigV4) -> float:
     """Bytes kept of one token in all layers, the part that grows with the text.
 
@@ -54,15 +57,18 @@ def kv_bytes_per_token(config: Config | ConfigV4) -> float:
     return float(BF16 * cache_elements_per_token(config))
 
 
+@checked
 def grouped_kv_bytes_per_token(*, layers: int, groups: int, head_dim: int) -> int:
     """Bytes of BF16 keys and values kept by head, the baseline of the reports.
 
     >>> grouped_kv_bytes_per_token(layers=95, groups=8, head_dim=128)  # V1, 67B
     389120
     """
+    at_least(1, layers=layers, groups=groups, head_dim=head_dim)
     return BF16 * 2 * layers * groups * head_dim
 
 
+@checked
 def window_bytes(config: ConfigV4) -> int:
     """Bytes of the last `sliding_window` tokens, which every layer of V4 keeps uncompressed.
 
@@ -74,6 +80,7 @@ def window_bytes(config: ConfigV4) -> int:
     return config.num_hidden_layers * config.sliding_window * V4_ENTRY
 
 
+@checked
 def parts(config: Config | ConfigV4) -> list[Count]:
     """Parameters of the main model by part, in all and used by one token.
 

@@ -25,6 +25,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -37,7 +38,10 @@ from dsnotes.training.state import TrainState
 ADAMW = r"(embed_tokens|lm_head|shared_head\.head)\.weight$"
 
 
-def matrices(weight: Tensor, rows: Sequence[int] | None = None) -> Iterator[Tensor]:
+@checked
+def matrices(
+    weight: Float[Tensor, "*stack n m"], rows: Sequence[int] | None = None
+) -> Iterator[Tensor]:
     """The independent matrices of a weight, as views: of a stack each, cut into blocks of `rows`.
 
     `rows` are numbers of rows that repeat to the end: (16,) cuts 64 rows into four heads.

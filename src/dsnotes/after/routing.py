@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 from dsnotes.after.config import ConfigV4
 from dsnotes.checks.arguments import checked
-from dsnotes.checks.numeric import channels, token_ids
+from dsnotes.checks.numeric import at_least, channels, token_ids
 from dsnotes.model.mlp import MLP
-from dsnotes.model.moe import MoE, Routing
+from dsnotes.model.moe import Gate, MoE, Routing
 
 
 class ClampedMLP(MLP):
@@ -53,47 +53,54 @@ class ClampedMLP(MLP):
         return y
 
 
-class GateV4(nn.Module):
+class GateV4(Gate):
     """Scores the experts by sqrt(softplus) and takes the K best, or those of the table.
 
     With `hashed` the buffer `tid2eid` (a row for each word) decides who is chosen, and there is no
-    `e_score_correction_bias`. The weights are affinities in both cases.
+    `e_score_correction_bias`. The weights are affinities in both cases. `record_routing` and
+    `keep_routing` see it as they see V3's.
 
         >>> gate = GateV4(TINY_V4, hashed=True)
         >>> gate(torch.randn(5, 64), torch.tensor([7, 7, 1, 2, 3])).indices.shape
         torch.Size([5, 4])
     """
 
+    config: ConfigV4  # type: ignore[assignment]
+
     @checked
     def __init__(self, config: ConfigV4, *, hashed: bool) -> None:
-        super().__init__()
-        self.vocab_size, self.top_k = config.vocab_size, config.num_experts_per_tok
-        self.routed_scaling_factor = config.routed_scaling_factor
+        nn.Module.__init__(self)
+        self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         nn.init.normal_(self.weight, std=config.initializer_range)
         self.hashed = hashed
+        bias = None if hashed else torch.zeros(config.n_routed_experts)
+        self.register_buffer("e_score_correction_bias", bias)
         if hashed:
             order = torch.rand(config.vocab_size, config.n_routed_experts).argsort(dim=1)
-            self.register_buffer("tid2eid", order[:, : self.top_k].contiguous())
-        else:
-            self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+            self.register_buffer("tid2eid", order[:, : config.num_experts_per_tok].contiguous())
 
     @checked
-    def forward(
+    def forward(  # type: ignore[override]
         self, x: Float[Tensor, "tokens hidden"], tokens: Integer[Tensor, "tokens"]
     ) -> Routing:
-        """Route T tokens; `tokens` are their numbers in the vocabulary, read by the table alone."""
+        """Route T tokens; `tokens` are their numbers in the vocabulary, read by the table alone.
+
+        ValueError for another width, and for a word that is not in the vocabulary.
+        """
         channels(self.weight.shape[1], x=x)
         wide = torch.promote_types(x.dtype, torch.float32)
         scores = F.softplus(F.linear(x.to(wide), self.weight.to(wide))).sqrt()  # (T, E)
+        words = token_ids(tokens, vocab_size=self.config.vocab_size)
         if self.hashed:
-            indices = self.get_buffer("tid2eid")[token_ids(tokens, vocab_size=self.vocab_size)]
+            indices = self.get_buffer("tid2eid")[words]
         else:
             biased = scores.detach() + self.get_buffer("e_score_correction_bias")
-            indices = biased.topk(self.top_k, dim=1).indices  # (16)
+            indices = biased.topk(self.config.num_experts_per_tok, dim=1).indices  # (16)
         weights = scores.gather(1, indices)
-        weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-20)  # (13)
-        return Routing(indices, weights * self.routed_scaling_factor, scores)
+        if self.config.norm_topk_prob:
+            weights = weights / (weights.sum(dim=1, keepdim=True) + 1e-20)  # (13)
+        return Routing(indices, weights * self.config.routed_scaling_factor, scores)
 
 
 class MoEV4(MoE):
@@ -103,11 +110,12 @@ class MoEV4(MoE):
     torch.Size([2, 7, 64])
     """
 
-    gate: GateV4  # type: ignore[assignment]
+    gate: GateV4
 
     @checked
     def __init__(self, config: ConfigV4, layer_idx: int) -> None:
         nn.Module.__init__(self)
+        at_least(0, layer_idx=layer_idx)
         hidden, inner, limit = (
             config.hidden_size,
             config.moe_intermediate_size,

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from dsnotes.after.config import ConfigV32
 from dsnotes.after.indexer import Indexer, indexer_loss, select
 from dsnotes.checks.arguments import checked
+from dsnotes.checks.numeric import channels
 from dsnotes.model.deepseek import DeepSeek
 from dsnotes.model.mla import MLA, Pass
 
@@ -98,6 +99,7 @@ class SparseMLA(MLA):
         mask: Bool[Tensor, "#batch seq past"],
     ) -> Float[Tensor, "batch seq past"]:
         """p_t of eq 3: the attention over `mask`, summed over the heads and made to sum to 1."""
+        channels(self.kv_lora_rank + self.qk_rope_head_dim, latents=latents)
         logits = torch.einsum("bthc,bsc->bths", self.absorbed(query), latents) * self.softmax_scale
         weights = logits.masked_fill(~mask.unsqueeze(2), float("-inf")).softmax(dim=-1)
         return F.normalize(weights.sum(dim=2), p=1, dim=-1)

@@ -1,13 +1,6 @@
-"""V3.2's objective against TRL's GRPOTrainer, its support against transformers, distillation too.
+"""V3.2's objective against TRL's GRPOTrainer, its support against transformers; distillation."""
 
-`_compute_loss` is private: it is called on a stand-in for the trainer that hands out the log-probs
-under test, as in `test_grpo_trl`.
-"""
-
-import warnings
-from collections import defaultdict
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,51 +10,15 @@ from dsnotes.after.distillation import distillation_loss
 from dsnotes.after.offpolicy import off_policy_mask, sampling_support, v32_loss
 from dsnotes.rl.grpo import group_advantages
 
+from .. import trl_peer
+
 B, T, DELTA = 8, 12, 0.2
 Parity = Callable[[str, Tensor, float], None]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _trl() -> None:
-    """Its imports warn of deprecated names in their own dependencies."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import trl.experimental.gkd
-        import trl.trainer.grpo_trainer  # noqa: F401
-
-
-def trl_loss(
-    log_probs: Tensor, inputs: dict[str, Tensor], *, beta: float, delta: float | None
-) -> Tensor:
-    from trl import GRPOTrainer
-
-    trainer = SimpleNamespace(
-        loss_type="grpo",
-        importance_sampling_level="token",
-        beta=beta,
-        epsilon_low=0.2,
-        epsilon_high=0.2,
-        max_completion_length=20,
-        current_gradient_accumulation_steps=1,
-        top_entropy_quantile=1.0,
-        off_policy_mask_threshold=delta,
-        get_off_policy_mask=GRPOTrainer.get_off_policy_mask,
-        use_vllm=False,
-        aux_loss_enabled=False,
-        _entropy_bonus_enabled=False,
-        args=SimpleNamespace(use_bias_correction_kl=True, delta=None, steps_per_generation=1),
-        model=SimpleNamespace(training=True),
-        accelerator=SimpleNamespace(
-            num_processes=1, gather=lambda x: x, reduce=lambda x, reduction: x
-        ),
-        _metrics={"train": defaultdict(list)},
-        _get_per_token_logps_and_entropies=lambda *_, **__: (
-            log_probs,
-            torch.zeros_like(log_probs),
-            None,
-        ),
-    )
-    return GRPOTrainer._compute_loss(trainer, None, inputs)
+    trl_peer.load("trl.experimental.gkd")
 
 
 def sample(dtype: torch.dtype, seed: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -125,7 +82,15 @@ def test_loss_and_gradient(
             inputs["sampling_per_token_logps"] = inputs["old_per_token_logps"]
 
         def peer(x: Tensor, inputs: dict[str, Tensor] = inputs) -> Tensor:
-            return trl_loss(x, inputs, beta=beta, delta=delta)
+            return trl_peer.loss(
+                x,
+                inputs,
+                unbiased_kl=True,
+                loss_type="grpo",
+                importance_sampling_level="token",
+                beta=beta,
+                off_policy_mask_threshold=delta,
+            )
 
         def own(x: Tensor, inputs: dict[str, Tensor] = inputs) -> Tensor:
             return ours(x, inputs, beta=beta, delta=delta)
