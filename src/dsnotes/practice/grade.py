@@ -106,7 +106,7 @@ def grade(
     files: dict[str, Path],
     *,
     seed: int = 0,
-    seconds: int | float = SECONDS_IN_ALL,
+    seconds: int | float | None = None,
 ) -> Grade:
     """Run the tests of `section` with `files` in the place of the modules that are their keys.
 
@@ -114,13 +114,15 @@ def grade(
         section: what is graded.
         files: of the reader, by the module that each stands for.
         seed: moves the seeds that tests set, see `dsnotes.practice.seeds`; 0 leaves them.
-        seconds: of the clock, for all tests together.
+        seconds: of the clock, for all tests together; None for SECONDS_IN_ALL.
     """
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         report = Path(folder, "report.jsonl")
         arguments, environment = prepare(section, files, report, seed=seed)
         command = [sys.executable, "-m", "pytest", *arguments]
-        status, noise = bounded.run(command, Path(folder), environment, seconds)
+        status, noise = bounded.run(
+            command, Path(folder), environment, SECONDS_IN_ALL if seconds is None else seconds
+        )
         if status is None:
             return Grade(read(report), False, "", late=True)
         ended = status in (0, 1) and report.with_suffix(".ended").exists()

@@ -12,12 +12,13 @@ from playwright.sync_api import expect
 AXE = Axe()
 ALL = {"resultTypes": ["violations"]}
 KINDS = [  # home, list, English door, part, section, its notebook, results; of the whole model its
-    # results, a quiz, a figure with weights; of what came after, a section and a notebook;
+    # results, a quiz, a figure with weights; of what came after, a section and a notebook; course;
     # appendix, exercises, citations, search, source, module
     "book/index.html", "book/papers.html", "book/english.html", "book/rl/index.html",
     "book/training/dualpipe.html", "notebooks/fp8.html", "book/results/r1.html",
     "book/whole/results.html", "book/whole/quiz.html", "book/whole/poet.html",
-    "book/after/compressed.html", "notebooks/hyper.html", "book/appendix/notation.html",
+    "book/after/compressed.html", "notebooks/hyper.html", "book/course/slides.html",
+    "book/course/quizzes.html", "book/appendix/notation.html",
     "book/appendix/solutions.html", "book/appendix/cite.html", "search.html?q=负载均衡",
     "source/dsnotes/model/deepseek.html", "src/dsnotes/model/moe.html",
 ]  # fmt: skip
