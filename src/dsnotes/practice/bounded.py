@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 LARGEST_FILE = 50_000_000  # bytes that a process may write into one file, where a limit can be set
@@ -35,8 +37,12 @@ def run(
         return status, printed.read().decode("utf8", "replace")
 
 
-def limit_files() -> None:
-    """Called inside a process: no file of it grows beyond `LARGEST_FILE`; nothing on Windows."""
+def limit() -> None:
+    """Called inside a process: it ends when its parent is gone, and no file grows beyond a size.
+
+    Nothing of both on Windows.
+    """
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         import resource
     except ImportError:
@@ -44,6 +50,12 @@ def limit_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     if most == resource.RLIM_INFINITY or most > LARGEST_FILE:
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, most))
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

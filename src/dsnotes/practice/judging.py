@@ -156,7 +156,7 @@ def _late(job: dict[str, Any], label: str) -> None:
 
 
 if __name__ == "__main__":
-    bounded.limit_files()
+    bounded.limit()
     with open(os.devnull, "w") as nowhere:  # what a submission prints is not kept
         os.dup2(nowhere.fileno(), 1)
     main(json.loads(Path(sys.argv[1]).read_text("utf8")))

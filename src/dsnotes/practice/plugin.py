@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from dsnotes.practice.bounded import limit_files
+from dsnotes.practice.bounded import limit
 
 RUN: dict[str, Any] = json.loads(os.environ.get("DSNOTES_PRACTICE", "{}"))
 
@@ -58,7 +58,7 @@ if RUN:
     nothing = _Anything("hypothesis")
     nothing.__spec__ = ModuleSpec("hypothesis", None)  # torch asks for it
     sys.modules |= {"hypothesis": nothing, "hypothesis.strategies": nothing}
-    limit_files()
+    limit()
 
 
 @pytest.hookimpl(wrapper=True)
