@@ -17,6 +17,7 @@ PARTS = (
     "eqcode",
     "eqindex",
     "exercises",
+    "figuretext",
     "finish",
     "folds",
     "gbt7714",

@@ -22,7 +22,7 @@ from typing import Any
 from docutils import nodes
 from sphinx import addnodes
 
-from dsbook import english
+from dsbook import english, figuretext
 
 DATA = "searchdata.js"
 BEFORE = "var searchData = "
@@ -72,6 +72,7 @@ SKIPPED = (
     nodes.system_message,
     addnodes.toctree,
     english.english,  # a section by itself
+    figuretext.figuretext,
 )
 LOOK = re.compile(
     r"\\(?:math(?:bf|rm|cal|bb|sf)|text(?:bf|rm|tt)?|operatorname\*?|vect|bm|left|right|big+[lrg]?|"
