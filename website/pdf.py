@@ -71,7 +71,7 @@ async names => {
     for (const e of page.querySelectorAll("link[rel=stylesheet]"))
       styles.add(new URL(e.getAttribute("href"), url).href);
     const article = document.adoptNode(page.querySelector("article"));
-    for (const e of article.querySelectorAll("details.english")) e.remove();
+    for (const e of article.querySelectorAll("details.english, details.figure-text")) e.remove();
     for (const e of article.querySelectorAll("details.fold > summary")) {
       const name = Object.assign(document.createElement("p"), {textContent: e.textContent});
       name.className = "rubric";

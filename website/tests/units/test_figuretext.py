@@ -161,3 +161,5 @@ def test_the_search_has_the_caption_and_not_the_fold(built):
 def test_it_is_not_printed():
     paper = (ROOT / "website/assets/book.css").read_text("utf8").partition("@media print")[2]
     assert re.search(r"details\.figure-text[^{]*\{ display: none; \}", paper)
+    pdf = (ROOT / "website/pdf.py").read_text("utf8")
+    assert '"details.english, details.figure-text")) e.remove()' in pdf
