@@ -78,6 +78,7 @@ def test_a_quiz_asks_six_to_eight_and_its_answers_lead_into_the_book(name: str) 
         assert str(item["answer"]) in choices
         assert 2 <= len(choices) == len(set(choices))
         assert item["where"] in everywhere, item["where"]
+        assert item["where"].startswith(("eq-", "fig-", "sec-", "tab-")), "code has no caption"
         assert item["why"].endswith("。")
 
 
