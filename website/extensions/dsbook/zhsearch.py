@@ -33,6 +33,7 @@ WEIGHT = {
     "book/appendix/notation": 0.3,
     "book/appendix/yarn": 1.0,  # explains
     "book/appendix": 0.15,
+    "book/course": 0.3,
     "book/index": 0.6,
     "book/papers": 0.6,
     # prerequisites, which are pages of their own
