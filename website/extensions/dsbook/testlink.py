@@ -2,8 +2,8 @@
 
 ``{test}`model/test_moe.py::test_trap_1_gate_uses_unbiased_score``` is a link of two characters to
 the line of the test, in a page of its file like those of the source; its name stands in the title.
-Every file of the folder ``tests`` has such a page. A test that does not exist is a warning, hence an
-error under ``-W``.
+Every file of the folder ``tests`` has such a page. A test that does not exist is a warning, hence
+an error under ``-W``.
 """
 
 from __future__ import annotations
