@@ -30,10 +30,10 @@ FOLD = "\nvar searchFold = "
 # Where a mechanism is explained comes first: not its exercises, its errors, or what sums it up.
 WEIGHT = {
     "book/appendix/glossary": 0.3,
-    "book/appendix/notation": 0.3,
+    "book/appendix/notation": 0.2,
     "book/appendix/yarn": 1.0,  # explains
     "book/appendix": 0.15,
-    "book/course": 0.3,
+    "book/course": 0.05,  # asks and plans, explains nothing
     "book/index": 0.6,
     "book/papers": 0.6,
     # prerequisites, which are pages of their own
