@@ -4,7 +4,7 @@
 # and open the address that it prints. Mirrors: --build-arg PIP_INDEX_URL=... --build-arg TORCH_INDEX=...
 FROM python:3.12-slim-bookworm
 
-ARG PIP_INDEX_URL=https://pypi.org/simple
+ARG PIP_INDEX_URL
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 # who runs the cells of a reader is nobody in particular

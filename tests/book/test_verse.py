@@ -1,6 +1,7 @@
 """What the page on the rules of verse says of poems, by the rules themselves."""
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -73,3 +74,47 @@ def test_three_characters_are_the_fewest_without_the_form() -> None:
     assert judge("日，河流。", **asked).keeps_all_rules
     assert judge("日，流。", **asked).broken == ("lines",)
     assert not judge("流。", **asked).keeps_all_rules
+
+
+HACKS = json.loads((ROOT / "book" / "data" / "runs" / "whole_hacks.json").read_text("utf8"))["runs"]
+
+
+def of_seeds(variant: str, *path: str) -> list[float]:
+    """A measure of a variant, a number for each seed in their order."""
+    found = []
+    for run in sorted((r for r in HACKS if r["variant"] == variant), key=lambda r: r["seed"]):
+        value = run
+        for name in path:
+            value = value.get(name, 0.0)
+        found.append(value)
+    assert len(found) == 3
+    return found
+
+
+def test_three_rules_are_exploited_as_the_page_says() -> None:
+    for rule in ("words", "rhyme"):
+        before, without = (of_seeds(v, "broken", rule) for v in ("cold start", f"without {rule}"))
+        assert min(without) > max(before)
+    written = of_seeds("without form", "written")
+    assert sorted(share < 0.4 for share in written) == [False, True, True]
+    assert "三个种子里有两个，写两句就停" in PAGE
+    assert "这里被钻得最彻底的是格式" in PAGE
+
+
+def test_four_rules_are_not_exploited_as_the_page_says() -> None:
+    for rule in ("lines", "jokers"):
+        assert max(of_seeds("cold start", "broken", rule)) < 0.01
+        assert max(of_seeds(f"without {rule}", "broken", rule)) < 0.01
+    for rule in ("alternation", "nian"):
+        before, without = (of_seeds(v, "broken", rule) for v in ("cold start", f"without {rule}"))
+        assert sum(without) < sum(before)
+
+
+def test_what_holds_as_the_page_says() -> None:
+    kept = {v: of_seeds(v, "characters") for v in ("all", "novelty 0", "diversity 0", "beta 0")}
+    assert all(max(kept["beta 0"]) < min(kept[v]) for v in ("all", "novelty 0", "diversity 0"))
+    assert max(of_seeds("nothing holds", "characters")) < min(kept["beta 0"])
+    pairs = [sum(of_seeds(v, "repeated_bigrams")) for v in ("nothing holds", "all")]
+    assert pairs[0] > 3 * pairs[1]
+    rules = [sum(of_seeds(v, "rules")) for v in ("beta 0", "all")]
+    assert rules[0] > rules[1]

@@ -81,3 +81,39 @@ def test_the_project_has_a_rubric_of_a_hundred_points() -> None:
     table = WHOLE[WHOLE.index(":name: tab-whole-rubric") : WHOLE.index("## 小结")]
     points = [int(n) for n in re.findall(r"\| (\d+) \|$", table, re.MULTILINE)]
     assert sum(points) == 100
+
+
+def models_of(size: str) -> list[dict]:
+    return [run["models"] for run in RECORD["runs"] if run["variant"] == size]
+
+
+def test_what_the_results_say_of_every_seed() -> None:
+    """Sentences of the page that are typed, not glued."""
+    for size in ("laptop", "gpu"):
+        for models in models_of(size):
+            assert models["RL"]["max_vio"] > models["base"]["max_vio"]
+    assert "两种大小都升了" in RESULTS
+    for models in models_of("gpu"):
+        assert models["RL"]["characters"] >= models["base"]["characters"]
+        broken = models["RL"]["broken"]
+        assert max(broken, key=broken.get) == "words"
+        for form in ("五律", "七律"):
+            assert models["RL"]["forms"][form]["rules"] < 0.9
+        for form in ("五絕", "七絕"):
+            assert models["RL"]["forms"][form]["rules"] >= 0.9
+    for models in models_of("laptop"):
+        assert models["RL"]["characters"] < 0.9 * models["base"]["characters"]
+        assert models["small base"]["broken"]["rhyme"] > 0.99
+        for title in ("student", "RL on the small model"):
+            assert models[title]["rules"] < 0.01
+        assert models["student"]["loss"] > models["small base"]["loss"]
+
+
+def test_the_curve_of_reinforcement_is_flat_in_its_second_half() -> None:
+    for run in RECORD["runs"]:
+        if run["variant"] == "gpu":
+            shares = run["curves"]["RL"]["rules"]
+            quarter = len(shares) // 4
+            third, last = sum(shares[2 * quarter : 3 * quarter]), sum(shares[3 * quarter :])
+            assert abs(last - third) / quarter < 0.03
+    assert "后半段是平的" in RESULTS

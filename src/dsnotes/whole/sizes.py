@@ -1,7 +1,7 @@
 """How large the models of a run are, and how long each stage trains.
 
 Two sizes are meant for readers: `laptop`, two CPU cores and the poems of the package, and `gpu`,
-one H100 and a larger file of poems; both take at most half an hour. `tiny` takes seconds, learns
+one H100 and a larger file of poems; both take about half an hour. `tiny` takes seconds, learns
 nothing, and is there for tests.
 
 Departures
@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from dsnotes.checks.arguments import check_fields
 from dsnotes.checks.numeric import at_least
 from dsnotes.config import Config
+from dsnotes.training import growth
 
-GAMMA, MTP_WEIGHT = 0.01, 0.3  # as in `training.growth`
+GAMMA, MTP_WEIGHT = growth.GAMMA, growth.MTP_WEIGHT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,25 +83,8 @@ class Size:
         at_least(1, judged=self.judged, timed=self.timed)
 
 
-_LAPTOP = Config(
-    vocab_size=1,
-    hidden_size=128,
-    num_hidden_layers=4,
-    intermediate_size=384,
-    first_k_dense_replace=1,
-    moe_intermediate_size=128,
-    n_shared_experts=1,
-    n_routed_experts=8,
-    num_experts_per_tok=2,
-    num_attention_heads=4,
-    q_lora_rank=None,
-    kv_lora_rank=64,
-    qk_nope_head_dim=32,
-    qk_rope_head_dim=32,
-    v_head_dim=32,
-    max_position_embeddings=96,
-    num_nextn_predict_layers=1,
-    initializer_range=0.02,
+_LAPTOP = replace(  # the model that grows through the book, with room for longer poems
+    growth.CONFIG, vocab_size=1, kv_lora_rank=64, qk_rope_head_dim=32, max_position_embeddings=96
 )
 _GPU = replace(
     _LAPTOP,
