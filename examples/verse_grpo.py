@@ -17,12 +17,11 @@ Needs `pip install trl accelerate` beside dsnotes.
 """
 
 import argparse
-import json
 from functools import partial, update_wrapper
 from pathlib import Path
 
 import torch
-from verse_model import prepared, prompt
+from verse_model import prepared, prompt, run
 
 from dsnotes.data.poems import VERSE_FORMS, verses
 from dsnotes.rl.novelty import Known, diversity_reward, novelty_reward
@@ -98,12 +97,7 @@ def main() -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(start),
     )
-    trainer.train(resume_from_checkpoint=given.resume or None)
-    trainer.save_model(str(given.out / "model"))
-    if trainer.accelerator.is_main_process:
-        history = [entry for entry in trainer.state.log_history if "reward" in entry]
-        (given.out / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
-        print(f"{len(history)} steps, {trainer.accelerator.num_processes} process(es)")
+    run(trainer, given.out, resume=given.resume, measure="reward")
 
 
 if __name__ == "__main__":

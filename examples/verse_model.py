@@ -5,6 +5,7 @@ A checkpoint of `python -m dsnotes.whole` has the released layout, and transform
 for a character.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,7 +24,7 @@ from dsnotes.whole.sizes import SIZES
 from dsnotes.whole.writing import prompt_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast, Trainer
 
 STAND_IN_STEPS = 200
 
@@ -83,3 +84,13 @@ def stand_in(vocabulary: Vocabulary, poems: Sequence[Verse]) -> DeepSeek:
     step = partial(language_step, gamma=0.01, padding=PAD)
     list(train(state, step, data, progress=False))
     return model
+
+
+def run(trainer: "Trainer", out: Path, *, resume: bool, measure: str) -> None:
+    """Train to the end; `out` then holds the model, and the entries of the log with `measure`."""
+    trainer.train(resume_from_checkpoint=resume or None)
+    trainer.save_model(str(out / "model"))
+    if trainer.accelerator.is_main_process:
+        history = [entry for entry in trainer.state.log_history if measure in entry]
+        (out / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
+        print(f"{len(history)} steps, {trainer.accelerator.num_processes} process(es)")

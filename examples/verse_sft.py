@@ -15,11 +15,10 @@ Needs `pip install trl accelerate` beside dsnotes.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
-from verse_model import prepared, prompt
+from verse_model import prepared, prompt, run
 
 from dsnotes.data.poems import parse_verses, verses
 from dsnotes.training.verses import Vocabulary
@@ -81,12 +80,7 @@ def main() -> None:
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(start),
     )
-    trainer.train(resume_from_checkpoint=given.resume or None)
-    trainer.save_model(str(given.out / "model"))
-    if trainer.accelerator.is_main_process:
-        history = [entry for entry in trainer.state.log_history if "loss" in entry]
-        (given.out / "history.json").write_text(json.dumps(history) + "\n", encoding="utf-8")
-        print(f"{len(history)} steps, {trainer.accelerator.num_processes} process(es)")
+    run(trainer, given.out, resume=given.resume, measure="loss")
 
 
 if __name__ == "__main__":
