@@ -117,3 +117,11 @@ def test_the_curve_of_reinforcement_is_flat_in_its_second_half() -> None:
             third, last = sum(shares[2 * quarter : 3 * quarter]), sum(shares[3 * quarter :])
             assert abs(last - third) / quarter < 0.03
     assert "后半段是平的" in RESULTS
+
+
+def test_the_exercise_by_hand_gives_the_dimensions_of_the_laptop() -> None:
+    config = SIZES["laptop"].model
+    assert (config.num_hidden_layers, config.num_attention_heads) == (4, 4)
+    assert config.kv_lora_rank == 64
+    assert {config.qk_rope_head_dim, config.qk_nope_head_dim, config.v_head_dim} == {32}
+    assert "`laptop` 有 4 层，每层 4 个头；潜在向量（`kv_lora_rank`）是 64 维" in WHOLE
