@@ -93,13 +93,13 @@ def test_a_step_asks_in_groups_and_learns_what_is_rewarded() -> None:
 
     common = set(vocabulary().symbols[-1500:])
     one_form = Prompts([verse for verse in verses() if verse.form == "五絕"])
-    state = TrainState.create(model(), steps=20, learning_rate=1e-2)
+    state = TrainState.create(model(), steps=30, learning_rate=1e-2)
     reports = [
         poem_step(
             state, vocabulary(), one_form, reward, prompts=2, group_size=8,
             objective=Objective(beta=0.001),
         )
-        for _ in range(20)
+        for _ in range(30)
     ]  # fmt: skip
     assert all(columns["rhyme"][:8] == [columns["rhyme"][0]] * 8 for columns in seen)
     assert {len(columns["form"]) for columns in seen} == {16}

@@ -57,8 +57,9 @@ class Prompts:
 
     def draw(self, count: int, *, generator: torch.Generator) -> list[Verse]:
         """Form first, as likely as it is long; then a poem of the form, and others as it."""
-        lines = [f for f, (count, _) in VERSE_FORMS.items() if f in self._forms for _ in range(count)]
-        own = self._forms[lines[_below(len(lines), generator)]]
+        forms = [form for form in VERSE_FORMS if form in self._forms]
+        a_line_each = [form for form in forms for _ in range(VERSE_FORMS[form][0])]
+        own = self._forms[a_line_each[_below(len(a_line_each), generator)]]
         first = own[_below(len(own), generator)]
         alike = self._alike[first.form, len(first.title)]
         return [alike[_below(len(alike), generator)] for _ in range(count)]
