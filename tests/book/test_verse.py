@@ -132,3 +132,14 @@ def test_a_rule_that_is_asked_for_and_broken_more_as_the_page_says() -> None:
     shares = {rule: round(weight / sum(WEIGHTS.values()), 9) for rule, weight in WEIGHTS.items()}
     assert max(shares.values()) == shares["rhyme"] == 1 / 4
     assert min(shares.values()) == shares["words"] == 1 / 20
+
+
+def test_the_drawing_has_the_tones_of_the_poem() -> None:
+    """Row by row: black circles are oblique, white ones level, and the small dots are free."""
+    drawing = (ROOT / "book" / "figures" / "verse-dui.svg").read_text("utf8")
+    circles = re.findall(r'r="(?:10|2\.5)" fill="(#\w+)"', drawing)[:20]
+    drawn = [{"#222": "仄", "#fff": "平"}.get(fill, "") for fill in circles]
+    lines = split(POEMS["王之渙", "登鸛雀樓"]["text"])
+    for i, line in enumerate(lines):
+        row = drawn[5 * i : 5 * i + 5]
+        assert row == ["", tones(line[1]), "", tones(line[3]), tones(line[4])]
