@@ -5,7 +5,7 @@
     python experiments/whole.py runs/laptop-* runs/gpu-* --package chinese-poetry-2.0.1.tgz
 
 It reads what the stages have left in the folders: their JSON files and `samples.txt`, no weights.
-A size takes about 25 minutes a run; folders may be given beside. The package tells the poets' names.
+A size takes about 25 minutes a run; folders may be given beside. The package names the poets.
 A run that has come as far as `reject` counts too: what it has not found is left out.
 
 runs     one a folder, `variant` is its size: what each model is worth, curves, costs
