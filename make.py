@@ -209,10 +209,19 @@ def zip_archive() -> None:
 # --- tests and measurements ---
 
 
+def spread(cores: int | None = None) -> list[str]:
+    """What pytest is told so that all cores have tests to run, four at most, for each process
+    takes up to two gigabytes; one that has nothing left takes half of what another still has."""
+    if cores is None:
+        may = getattr(os, "sched_getaffinity", None)
+        cores = len(may(0)) if may else os.cpu_count() or 1
+    return ["-n", str(min(cores, 4)), "--dist", "worksteal"] if cores > 1 else []
+
+
 def test() -> None:
     """run all tests of the library and the repository"""
     ready()
-    python("-m", "pytest")
+    python("-m", "pytest", *spread())
 
 
 def gpu() -> None:
@@ -236,7 +245,7 @@ def check_site() -> None:
     """test the built book in a browser (needs Chromium)"""
     ready()
     book()
-    python("-m", "pytest", "website/tests/browser")
+    python("-m", "pytest", *spread(), "website/tests/browser")
 
 
 def lighthouse() -> None:

@@ -168,8 +168,8 @@ def test_torch_without_cuda_where_that_brings_gigabytes_for_nothing(
 def test_ctrl_c_is_for_the_program_that_runs() -> None:
     """A build that is stopped ends its notebook and keeps what has run: that takes a moment."""
     child = (
-        "import sys, time\nprint('up', flush=True)\n"
-        "try: time.sleep(60)\nexcept KeyboardInterrupt: time.sleep(1); print('kept'); sys.exit(3)"
+        "import sys, time\ntry: print('up', flush=True); time.sleep(60)\n"
+        "except KeyboardInterrupt: time.sleep(1); print('kept'); sys.exit(3)"
     )
     code = f"import sys, make; make.run(sys.executable, '-c', {child!r})"
     with subprocess.Popen(
@@ -308,6 +308,24 @@ def test_lab_starts_for_root_too(make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make, "ready_for_book", lambda: True)
     make.lab()
     assert {"--allow-root", "--ip=127.0.0.1"} <= set(make.calls[0])
+
+
+def test_tests_take_all_cores_and_one_core_is_left_alone(
+    make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the commands spread: a single test, called by hand, starts no other process."""
+    assert make.spread(1) == []
+    assert [make.spread(n)[1] for n in (2, 4, 64)] == ["2", "4", "4"]
+    monkeypatch.setattr(make, "spread", lambda: ["-n", "3"])
+    for name in ("ready", "book"):
+        monkeypatch.setattr(make, name, lambda *_: None)
+    make.test()
+    make.check_site()
+    assert [words[1:5] for words in make.calls] == [["-m", "pytest", "-n", "3"]] * 2
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["tool"]["pytest"]
+    assert "-n" not in options["ini_options"]["addopts"]
+    ci = (ROOT / ".ci/run").read_text("utf8")
+    assert ci.count("-m pytest") == ci.count('-m pytest "${spread[@]}"') > 0
 
 
 # --- uv and containers ---

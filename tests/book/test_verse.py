@@ -118,3 +118,28 @@ def test_what_holds_as_the_page_says() -> None:
     assert pairs[0] > 3 * pairs[1]
     rules = [sum(of_seeds(v, "rules")) for v in ("beta 0", "all")]
     assert rules[0] > rules[1]
+
+
+def test_a_rule_that_is_asked_for_and_broken_more_as_the_page_says() -> None:
+    """The exception in the row of repeated rhyme words, and the weights that it speaks of."""
+    words, rhyme = (
+        [of_seeds(v, "broken", rule) for v in ("cold start", "all")] for rule in ("words", "rhyme")
+    )
+    assert min(words[1]) > max(words[0])
+    assert max(rhyme[1]) < min(rhyme[0])
+    assert "这两条的权重差着五倍" in PAGE
+    assert WEIGHTS["rhyme"] / WEIGHTS["words"] == 5
+    shares = {rule: round(weight / sum(WEIGHTS.values()), 9) for rule, weight in WEIGHTS.items()}
+    assert max(shares.values()) == shares["rhyme"] == 1 / 4
+    assert min(shares.values()) == shares["words"] == 1 / 20
+
+
+def test_the_drawing_has_the_tones_of_the_poem() -> None:
+    """Row by row: black circles are oblique, white ones level, and the small dots are free."""
+    drawing = (ROOT / "book" / "figures" / "verse-dui.svg").read_text("utf8")
+    circles = re.findall(r'r="(?:10|2\.5)" fill="(#\w+)"', drawing)[:20]
+    drawn = [{"#222": "仄", "#fff": "平"}.get(fill, "") for fill in circles]
+    lines = split(POEMS["王之渙", "登鸛雀樓"]["text"])
+    for i, line in enumerate(lines):
+        row = drawn[5 * i : 5 * i + 5]
+        assert row == ["", tones(line[1]), "", tones(line[3]), tones(line[4])]

@@ -10,13 +10,14 @@ from dsnotes.data.poems import VERSE_FORMS, Verse, verses
 from dsnotes.rl.novelty import Known, novelty
 from dsnotes.rl.regulated import judge, split
 from dsnotes.whole.__main__ import STAGES
+from dsnotes.whole.experts import WORDS
 from dsnotes.whole.report import MODELS
 from dsnotes.whole.sizes import SIZES
 
 ROOT = Path(__file__).parents[2]
-WHOLE, RESULTS, QUIZ = (
+WHOLE, RESULTS, QUIZ, POET = (
     (ROOT / "book" / "whole" / f"{name}.md").read_text("utf8")
-    for name in ("whole", "results", "quiz")
+    for name in ("whole", "results", "quiz", "poet")
 )
 RECORD = json.loads((ROOT / "book" / "data" / "runs" / "whole.json").read_text("utf8"))
 DRAWING = (ROOT / "book" / "figures" / "whole-stages.svg").read_text("utf8")
@@ -117,3 +118,32 @@ def test_the_curve_of_reinforcement_is_flat_in_its_second_half() -> None:
             third, last = sum(shares[2 * quarter : 3 * quarter]), sum(shares[3 * quarter :])
             assert abs(last - third) / quarter < 0.03
     assert "后半段是平的" in RESULTS
+
+
+def test_the_exercise_by_hand_gives_the_dimensions_of_the_laptop() -> None:
+    config = SIZES["laptop"].model
+    assert (config.num_hidden_layers, config.num_attention_heads) == (4, 4)
+    assert config.kv_lora_rank == 64
+    assert {config.qk_rope_head_dim, config.qk_nope_head_dim, config.v_head_dim} == {32}
+    assert "`laptop` 有 4 层，每层 4 个头；潜在向量（`kv_lora_rank`）是 64 维" in WHOLE
+
+
+def test_the_characters_of_each_kind_are_those_that_are_counted() -> None:
+    table = RESULTS[RESULTS.index(":name: tab-results-experts") :]
+    for title, kind in {"季节": "season", "边塞": "frontier", "送别": "parting"}.items():
+        assert f"| {title}：{WORDS[kind]} |" in table
+    for size in SIZES:
+        if size != "tiny":
+            experts = SIZES[size].model
+            assert experts.num_experts_per_tok / experts.n_routed_experts == 1 / 4
+    assert "每层有八个专家，一个字选两个" in RESULTS
+
+
+def test_the_warmer_the_more_drafts_are_accepted_as_two_pages_say() -> None:
+    runs = [run for run in RECORD["runs"] if "decode" in run]
+    assert len(runs) >= 3
+    for run in runs:
+        accepted = run["decode"]["accepted"]
+        assert accepted["0.0"] < accepted["0.5"] < accepted["1.0"]
+    assert "温度高，反而接受得多" in RESULTS
+    assert "把温度调低再写一首，绿底多半会变少" in POET

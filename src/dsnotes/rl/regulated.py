@@ -31,6 +31,7 @@ Departures and open points
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dsnotes.data.poems import OBLIQUE, VERSE_FORMS, asked_for
@@ -163,7 +164,7 @@ def judge(text: str, *, form: str, rhyme: str, without: Collection[str] = ()) ->
     right = len(lines) == count and all(len(line) == length for line in lines)
     if len(lines) < 2 or ("form" in rules and not right):
         return Verdict(dict.fromkeys(rules, 0.0))
-    broken = [breach.rule for breach in breaches(lines, rhyme)]
+    broken = _broken(tuple(lines), rhyme)
     places = _places(len(lines), len(lines[0]))
     return Verdict({r: 1 - broken.count(r) / max(places[r], broken.count(r), 1) for r in rules})
 
@@ -185,6 +186,11 @@ def regulated_reward(
     """
     rows = asked(completions, form, rhyme)
     return [judge(t, form=f, rhyme=r, without=without).reward(weights) for t, f, r in rows]
+
+
+@lru_cache(maxsize=1 << 13)  # the terms of a reward ask for the same poems, one after the other
+def _broken(lines: tuple[str, ...], rhyme: str) -> tuple[str, ...]:
+    return tuple(breach.rule for breach in breaches(lines, rhyme))
 
 
 def _places(count: int, length: int) -> dict[str, int]:

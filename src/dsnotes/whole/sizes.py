@@ -41,13 +41,14 @@ class Training:
 class Reinforcement:
     """A stage of GRPO: in each step `group_size` poems to each of `prompts` prompts.
 
-    `beta` weighs the KL to the model before the stage.
+    `beta` weighs the KL to the model before the stage; the rate falls as in `Training`.
     """
 
     steps: int
     prompts: int
     group_size: int
     learning_rate: float
+    cooldown: float = 0.5
     beta: float = 0.02
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ SIZES = {
         small=_smaller(_LAPTOP),
         pretrain=Training(steps=1500, batch_size=64, learning_rate=2e-3),
         cold_start=Training(steps=120, batch_size=64, learning_rate=7e-4, cooldown=1.0),
-        reinforce=Reinforcement(steps=200, prompts=8, group_size=16, learning_rate=5e-4),
+        reinforce=Reinforcement(steps=150, prompts=8, group_size=16, learning_rate=5e-4),
         sampled=1000,
         pretrain_small=Training(steps=800, batch_size=64, learning_rate=2e-3),
         distill=Training(steps=200, batch_size=64, learning_rate=7e-4, cooldown=1.0),
@@ -159,8 +160,8 @@ SIZES = {
         small=_smaller(_GPU),
         pretrain=Training(steps=1600, batch_size=384, learning_rate=1.5e-3),
         cold_start=Training(steps=100, batch_size=384, learning_rate=3e-4, cooldown=1.0),
-        reinforce=Reinforcement(steps=300, prompts=16, group_size=32, learning_rate=3e-4),
-        sampled=2000,
+        reinforce=Reinforcement(steps=320, prompts=16, group_size=64, learning_rate=3e-4),
+        sampled=4000,
         pretrain_small=Training(steps=800, batch_size=384, learning_rate=2e-3),
         distill=Training(steps=200, batch_size=256, learning_rate=7e-4, cooldown=1.0),
         reinforce_small=Reinforcement(steps=100, prompts=16, group_size=32, learning_rate=5e-4),

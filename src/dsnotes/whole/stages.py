@@ -154,7 +154,11 @@ def keeps_every_rule(verse: Verse) -> bool:
 
 def _reinforced(run: Run, name: str, model: DeepSeek, how: Reinforcement) -> Result:
     state = TrainState.create(
-        model, steps=how.steps, learning_rate=how.learning_rate, seed=run.seed
+        model,
+        steps=how.steps,
+        learning_rate=how.learning_rate,
+        cooldown=how.cooldown,
+        seed=run.seed,
     )
     step = partial(
         poem_step,

@@ -10,7 +10,8 @@ Equations
 
 Departures
     - The prompts of a step have one form and titles of one length: nothing is padded, and no poem
-      of 20 characters waits for one of 56. The forms come equally often.
+      of 20 characters waits for one of 56. A form comes as often as it has lines: a longer poem
+      has more places to break a rule.
 """
 
 from collections import defaultdict
@@ -55,9 +56,10 @@ class Prompts:
             self._alike[verse.form, len(verse.title)].append(verse)
 
     def draw(self, count: int, *, generator: torch.Generator) -> list[Verse]:
-        """Form first, each as likely; then a poem of the form, and others as it."""
+        """Form first, as likely as it is long; then a poem of the form, and others as it."""
         forms = [form for form in VERSE_FORMS if form in self._forms]
-        own = self._forms[forms[_below(len(forms), generator)]]
+        a_line_each = [form for form in forms for _ in range(VERSE_FORMS[form][0])]
+        own = self._forms[a_line_each[_below(len(a_line_each), generator)]]
         first = own[_below(len(own), generator)]
         alike = self._alike[first.form, len(first.title)]
         return [alike[_below(len(alike), generator)] for _ in range(count)]

@@ -6,6 +6,7 @@ A module can also stand alone: `extensions = ["dsbook.katexmath"]`.
 from __future__ import annotations
 
 PARTS = (
+    "ahead",
     "anchors",
     "block",
     "cachekey",

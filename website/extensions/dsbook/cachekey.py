@@ -91,20 +91,24 @@ def content_hash(root: Path, code: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def marked(root: Path, text: str) -> tuple[str, list[Path]]:
+    """The text of a notebook with the hash in it, and the files that the hash depends on."""
+    notebook = json.loads(text)
+    code = "\n".join(
+        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
+    )
+    kernel = notebook["metadata"].setdefault("kernelspec", {})
+    kernel["depends_on"] = content_hash(root, code)
+    return json.dumps(notebook), dependencies(root, code)
+
+
 def mark(app, docname, source):
     """Write the hash into the notebook's text as it is read; the file is left alone."""
     if not str(app.env.doc2path(docname)).endswith(".ipynb"):
         return
-    notebook = json.loads(source[0])
-    code = "\n".join(
-        "".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"
-    )
-    root = Path(app.srcdir)
-    for path in dependencies(root, code):
+    source[0], files = marked(Path(app.srcdir), source[0])
+    for path in files:
         app.env.note_dependency(str(path))  # so that a build of changed pages sees it too
-    kernel = notebook["metadata"].setdefault("kernelspec", {})
-    kernel["depends_on"] = content_hash(root, code)
-    source[0] = json.dumps(notebook)
 
 
 def setup(app):
