@@ -5,14 +5,12 @@
     python experiments/whole.py runs/laptop-* runs/gpu-* --package chinese-poetry-2.0.1.tgz
 
 It reads what the stages have left in the folders: their JSON files and `samples.txt`, no weights.
-A size takes half an hour a run; folders may be given beside. The package tells the poets' names.
+A size takes about 25 minutes a run; folders may be given beside. The package names the poets.
 A run that has come as far as `reject` counts too: what it has not found is left out.
 
 runs     one a folder, `variant` is its size: what each model is worth, curves, costs
 models   by size and model: smallest, mean and largest of each column over the seeds
 costs    by size, likewise: tokens a second, accepted drafts, bytes, minutes
-two_cores
-         of the laptop size, by stage: seconds on two CPU cores, steps or poems in them, and in all
 quiz     poems of the reinforced model of the largest size, and as many of poets, in an order drawn
 """
 
@@ -225,7 +223,6 @@ def main() -> None:
     options.add_argument(
         "--machine", action="append", default=[], metavar="SIZE=TEXT", help="on which a size ran"
     )
-    options.add_argument("--two-cores", type=Path, help="JSON: seconds of each stage, as above")
     given = options.parse_args()
     folders = list(given.runs)
     for seed in given.seeds if given.size else ():
@@ -261,7 +258,6 @@ def main() -> None:
         tables={
             "models": {size: models(own) for size, own in by_size.items()},
             "costs": {size: costs(own) for size, own in by_size.items()},
-            "two_cores": json.loads(given.two_cores.read_text("utf8")) if given.two_cores else {},
             "quiz": quiz(samples, package),
         },
         runs=sorted(runs, key=lambda run: (order.index(run["variant"]), run["seed"])),
