@@ -16,9 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "extensions"))
 
 from dsbook.labs import pipeline
 
-CHOICES = {
-    (entry["name"], len(entry["ranks"]), entry["microBatches"]): entry for entry in pipeline.data()
-}
+DATA = pipeline.data()
+CHOICES = {(entry["name"], len(entry["ranks"]), entry["microBatches"]): entry for entry in DATA}
 SMALL = [choice for choice in CHOICES if choice[1] <= 8]
 LARGE = [choice for choice in CHOICES if choice[1] > 8]
 TIMES = [Durations(1, 1, 1, 3), Durations(1.25, 1.5, 0.5, 2.5), Durations(0.75, 0.75, 1.5, 3.5)]
@@ -43,7 +42,7 @@ HELP = """
 @pytest.fixture
 def drawn(lab):
     code = lab("pipeline")
-    code.engine.eval(HELP)
+    code.engine.eval(f"{HELP} globalThis.pipelineData = {json.dumps(DATA)};")
     return code
 
 
@@ -56,7 +55,7 @@ def test_choices_are_the_same_for_all_schedules_and_have_figure_5(lab) -> None:
     sizes = {name: {c[1:] for c in CHOICES if c[0] == name} for name in SCHEDULES}
     assert len(set(map(frozenset, sizes.values()))) == 1
     assert ("DualPipe", 8, 20) in CHOICES
-    assert lab("pipeline").data == pipeline.data()
+    assert lab("pipeline").data == DATA
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
@@ -175,8 +174,8 @@ def test_dualpipev_has_stages_half_as_large(drawn) -> None:
 
 def on(drawn, expression: str, state: dict, before: dict | None = None):
     """A JavaScript expression of `spec`, `data`, `state` and the state `before`."""
-    given = ", ".join(json.dumps(value) for value in (pipeline.data(), state, before))
-    return drawn.eval(f"((spec, data, state, before) => {expression})({drawn.spec}, {given})")
+    given = f"{drawn.spec}, pipelineData, {json.dumps(state)}, {json.dumps(before)}"
+    return drawn.eval(f"((spec, data, state, before) => {expression})({given})")
 
 
 def test_it_opens_in_the_wait_of_the_middle(drawn) -> None:
