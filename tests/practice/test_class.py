@@ -214,12 +214,43 @@ def test_every_exercise_that_can_be_graded_has_stars() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        ("moe-4", ["moe-4"]),  # a cell
+        ("mtp-7", ["mtp"]),  # a mechanism, in two files
+        ("mla-8", ["mla-bug-1", "mla-bug-3"]),
+        ("grpo-9", ["grpo-9"]),  # a cell, though the page also names a bug to go on with
+        ("mtp", ["mtp"]),
+        ("mtp-9", []),  # open
+        ("moe-99", []),
+    ],
+)
+def test_a_name_of_the_page_is_found_in_the_table(label: str, names: list[str]) -> None:
+    assert classroom.in_the_table(label) == names
+    assert {classroom.stars()[name] for name in names} <= {classroom.stars().get(label)}
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_samples_of_every_section_have_names_that_are_asked_for(
+    section: str, tmp_path: Path
+) -> None:
+    written = samples.write(tmp_path, name=section, notebooks=NOTEBOOKS)
+    assert {path.name for path in written} <= marks.files_asked_for().keys()
+    assert {path.parent.name for path in written} == set(samples.NAMES.values())
+    by_name = {path.name for path in written}
+    for name in by_name:
+        texts = {path.read_text("utf8") for path in written if path.name == name}
+        assert len(texts) > 1  # right, trapped and blank are not one
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["."], "--seed"),
         ([".", "--seed", "0"], "--seed"),
         (["nowhere", "--seed", "1"], "没有文件夹"),
         ([".", "--seed", "1", "--only", "moe-99"], "没有这样的练习：moe-99"),
+        ([".", "--seed", "1", "--only", "mtp-9"], "要老师自己看，批改不了：mtp-9"),
     ],
 )
 def test_what_cannot_be_asked(
@@ -232,12 +263,12 @@ def test_what_cannot_be_asked(
 def test_the_command_grades_what_it_wrote_as_samples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["grade", str(tmp_path / "class"), "--samples"]) == 0
+    assert main(["grade", str(tmp_path / "class"), "--samples", "--section", "mtp"]) == 0
     out = tmp_path / "grades.csv"
-    arguments = [str(tmp_path / "class"), "--out", str(out), "--seed", "3", "--only", "moe"]
+    arguments = [str(tmp_path / "class"), "--out", str(out), "--seed", "3", "--only", "mtp-7"]
     assert main(["grade", *arguments]) == 0
     said = capsys.readouterr().out
-    assert "moe：passed 1，failed 1，blank 1，error 0" in said
+    assert "mtp：passed 1，failed 1，blank 1，error 0" in said
     assert [row["outcome"] for row in table(out).values()] == ["passed", "blank", "failed"]
 
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from dsnotes.practice import mechanisms, samples
 from dsnotes.practice.marks import (
@@ -51,22 +52,50 @@ def collect(folder: Path) -> tuple[Class, list[Path]]:
     return students, unknown
 
 
+class Exercise(NamedTuple):
+    """What a page says of one exercise: its points, and what the reader is told to run."""
+
+    stars: int
+    commands: list[str]  # names in the table: a mechanism, bugs
+
+
 @cache
-def stars(book: Path = mechanisms.REPOSITORY / "book") -> dict[str, int]:
-    """Points of an exercise: its stars on the page; where there are no pages, none are known."""
-    found: dict[str, int] = {}
+def on_the_pages(book: Path = mechanisms.REPOSITORY / "book") -> dict[str, Exercise]:
+    """Exercises by the name they have on the page; none where there are no pages."""
+    found: dict[str, Exercise] = {}
     for path in book.glob("*/*.md"):
         text = path.read_text("utf8")
         for block in re.findall(r"^[`:]{3,}\{exercise\}.*?^[`:]{3,}$", text, re.S | re.M):
             label = re.search(r"^:label: ex-(\w+-\d+)$", block, re.M)
             worth = re.search(r"\bstars-(\d)\b", block)
-            if not label or not worth:
-                continue
-            bugs = re.findall(r"dsnotes\.practice --bug (\w+)-(\d+)", block)
-            written = re.findall(r"dsnotes\.practice (\w+)", block)
-            for name in [label[1], *written, *(f"{s}-bug-{n}" for s, n in bugs)]:
-                found[name] = int(worth[1])
+            if label and worth:
+                bugs = re.findall(r"--bug (\w+)-(\d+)", block)
+                written = re.findall(r"dsnotes\.practice (\w+)", block)
+                commands = [*written, *(f"{s}-bug-{n}" for s, n in bugs)]
+                found[label[1]] = Exercise(int(worth[1]), commands)
     return found
+
+
+@cache
+def stars() -> dict[str, int]:
+    """Points of an exercise: its stars on the page; where there are no pages, none are known."""
+    found: dict[str, int] = {}
+    for label, exercise in on_the_pages().items():
+        found |= dict.fromkeys([label, *exercise.commands], exercise.stars)
+    return found
+
+
+def in_the_table(label: str) -> list[str]:
+    """What an exercise of a page is called in the table; [] if it cannot be graded.
+
+    A cell of a notebook has the name of the page. A mechanism has the name of its section, a bug
+    its own: the page's moe-7 may be `moe`.
+    """
+    known = {x for labels in files_asked_for().values() for x in labels}
+    if label in known:
+        return [label]
+    asked = on_the_pages().get(label)
+    return [x for x in asked.commands if x in known] if asked else []
 
 
 def grade_class(
@@ -113,24 +142,36 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--out", type=Path, default=Path("grades.csv"))
     parser.add_argument("--seed", type=int, help="自己定的一个正整数，交作业以后再定")
-    parser.add_argument("--only", metavar="A,B", help="只评这些练习，例如 moe,moe-4,moe-bug-1")
+    parser.add_argument("--only", metavar="A,B", help="只评这些练习，例如 moe-4,moe,mla-8")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="一份机制最多等多久")
     parser.add_argument(
         "--seconds-a-cell", type=float, default=SECONDS_A_CELL, help="一格最多等多久"
     )
     parser.add_argument("--samples", action="store_true", help="不评分，写出三份样例来试")
+    parser.add_argument(
+        "--section",
+        choices=mechanisms.SECTIONS,
+        default="moe",
+        metavar="SECTION",
+        help=f"写哪一节的样例：{'、'.join(mechanisms.SECTIONS)}",
+    )
     asked = parser.parse_args(arguments)
     if asked.samples:
         for path in samples.write(
-            asked.folder, notebooks=NOTEBOOKS if NOTEBOOKS.is_dir() else None
+            asked.folder,
+            name=asked.section,
+            notebooks=NOTEBOOKS if NOTEBOOKS.is_dir() else None,
         ):
             print(f"写好了 {path}")
         return 0
-    known = {x for labels in files_asked_for().values() for x in labels}
-    only = [x.strip() for x in asked.only.split(",")] if asked.only else None
-    if wrong := [x for x in only or [] if x not in known]:
+    names = [x.strip() for x in re.split("[,，、]", asked.only)] if asked.only else []
+    if wrong := [x for x in names if not in_the_table(x) and x not in on_the_pages()]:
         print(f"没有这样的练习：{'、'.join(wrong)}")
         return 2
+    if wrong := [x for x in names if not in_the_table(x)]:
+        print(f"要老师自己看，批改不了：{'、'.join(wrong)}")
+        return 2
+    only = list(dict.fromkeys(x for name in names for x in in_the_table(name))) or None
     if asked.seed is None or asked.seed < 1:
         print("请写 --seed 和一个正整数；0 就是书里的种子，学生也知道。")
         return 2
