@@ -87,6 +87,42 @@ def test_an_exercise_that_no_page_has_is_an_error() -> None:
         plans.hours(ROOT, plans.Week("", [], [], ["moe-99"], []), RATES)
 
 
+# --- the handouts ---
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_plan_has_its_handouts_on_the_page(name: str) -> None:
+    assert f"{{course-handout}} {name}\n" in (COURSE / "assign.md").read_text("utf8")
+
+
+@pytest.mark.parametrize("week", WEEKS)
+def test_a_handout_names_what_is_graded_and_the_files_it_is_in(week: plans.Week) -> None:
+    told = plans.handout(ROOT, 1, week)
+    assert not set("{}`\\$") & set(told)  # plain text: nothing is left of the page's own marks
+    command = plans.grading(week)
+    for label in week.exercises:
+        assert re.search(rf"^  {label}  .+（.+，\d+ 分钟）$", told, re.MULTILINE)
+        assert (label in command) == bool(plans.files(label))
+        for file in plans.files(label):
+            assert file in told.partition("\n交\n")[2]
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_a_handout_says_how_a_mechanism_and_a_bug_are_begun() -> None:
+    week = plans.Week("", ["model/mla"], [], ["mla-3", "mla-7", "mla-8", "mtp-9"], [])
+    told = plans.handout(ROOT, 2, week)
+    for line in (
+        "写在 mla.ipynb 的练习 3",
+        "先运行 python -m dsnotes.practice mla",
+        "先运行 python -m dsnotes.practice --bug mla-3",
+        "写成报告",
+        "mla.ipynb、mla.py、mla_bug_1.py、mla_bug_3.py、报告",
+    ):
+        assert f"  {line}\n" in told
+    assert "--only mla-3,mla-7,mla-8 --seed" in plans.grading(week)
+    assert plans.grading(week._replace(exercises=["mtp-9"])) == ""
+
+
 # --- the page on grading says what the command does ---
 
 
@@ -98,7 +134,8 @@ def test_grading_names_columns_outcomes_files_and_limits() -> None:
         assert name in {*marks.files_asked_for(), *classroom.COLUMNS, "points`、`out_of"}
     assert (marks.SECONDS, marks.SECONDS_A_CELL, DRAWS) == (120, 60, 20)  # 两分钟，一分钟，二十组
     assert len(samples.NAMES) == 3
-    for option in ("--samples", "--seed", "--out", "--only", "--seconds", "--seconds-a-cell"):
+    options = "--samples --section --seed --out --only --seconds --seconds-a-cell"
+    for option in options.split():
         assert option in text
 
 
