@@ -7,8 +7,9 @@ page as it was built, so that there is no second copy of it. A file has
 - ``page``, the page of the section;
 - ``slides``, ten of them: ``title``, ``lines`` (at most three), ``show`` (a label, or several) and
   ``notes`` for the speaker;
-- ``sheet``: which ``paragraphs`` of the opening, ``figure`` and ``show``, labels, ``number``, the
-  one to remember, and what it is, ``traps`` and ``rows``, where the traps stand in a table;
+- ``sheet``: which ``paragraphs`` of the opening, or a ``problem`` where they cannot stand alone;
+  ``figure`` and ``show``, labels, ``number``, the one to remember, and what it is, ``traps`` and
+  ``rows``, where the traps stand in a table;
 - ``quiz``: ``ask``, ``choices``, ``answer``, ``why`` and ``where`` (a label of the book); in the
   place of the first three ``predict``: which of the guesses of the page that have choices.
 
@@ -252,28 +253,49 @@ def deck(section: Section) -> str:
     return document(f"{section.title}：幻灯", "slides", "".join(parts), "../../../")
 
 
+def is_tall(figure: str) -> bool:
+    """Whether a figure is higher than wide.
+
+    >>> is_tall('<img width="440" height="738">'), is_tall('<img width="9" height="5">')
+    (True, False)
+    """
+    size = {
+        name: float(value) for name, value in re.findall(r'\b(width|height)="([\d.]+)"', figure)
+    }
+    return size.get("height", 0) > size.get("width", 0)
+
+
 def sheet(section: Section) -> str:
     """One sheet of paper: problem, formula, line of code, number, three traps."""
     given = section.data["sheet"]
     paragraphs = section.problem().xpath("./p")
     problem = "".join(section.copy(paragraphs[i - 1]) for i in given.get("paragraphs", [1]))
+    if "problem" in given:
+        problem = f"<p>{section.text(given['problem'])}</p>"
     figure = section.exhibit(given["figure"]) if "figure" in given else ""
     value, meaning = given["number"]
     traps = "".join(
         f"<li><b>{title}</b><div>{text}</div></li>" for title, text in section.three_traps()
     )
     shown = "".join(section.exhibit(label) for label in labels(given))
+    number = (
+        f'<section class="number"><h2>记住一个数</h2><p><b>{section.text(value)}</b> '
+        f"{section.text(meaning)}</p></section>\n"
+    )
+    figure = f'<section class="figure">{figure}</section>\n'
+    mistakes = f'<section><h2>三个常见错误</h2><ol class="long">{traps}</ol></section>\n'
+    rest = number + figure + mistakes
+    if is_tall(figure):  # above the traps it would be too small to read
+        rest = f'<div class="beside">\n{figure}<div>\n{number}{mistakes}</div>\n</div>\n'
     body = (
         f'<header class="bar"><a href="{section.address}">{escape(section.title)}</a>'
         f'<a href="../slides.html">各节的一页纸</a><a href="../slides/{section.name}.html">幻灯</a>'
         f'</header>\n<main class="sheet" data-fit>\n<h1>{escape(section.title)}</h1>\n'
         f'<section class="problem"><h2>问题</h2>{problem}</section>\n'
         f"<section><h2>{given.get('heading', '式子与代码')}</h2>{shown}</section>\n"
-        f'<section class="number"><h2>记住一个数</h2><p><b>{section.text(value)}</b> '
-        f"{section.text(meaning)}</p></section>\n"
-        f'<section class="figure">{figure}</section>\n'
-        f'<section><h2>三个常见错误</h2><ol class="long">{traps}</ol></section>\n'
-        "<footer>DeepSeek 关键技术：一本可以运行的书。文字与图按 CC BY 4.0 使用。</footer>\n"
+        f"{rest}"
+        "<footer>DeepSeek 关键技术：一本可以运行的书。图、表、式与文献的号都是书里的。"
+        "文字与图按 CC BY 4.0 使用。</footer>\n"
         "</main>\n"
     )
     return document(f"{section.title}：一页纸", "paper", body, "../../../")

@@ -170,6 +170,32 @@ def test_texts_take_numbers_from_the_notebook_and_are_escaped(section: course.Se
     assert "存得多见此。" in sheet
 
 
+def test_a_sheet_may_have_its_own_words_for_the_problem(section: course.Section) -> None:
+    section.data["sheet"]["problem"] = "要 {{many:d}} 年吗？"
+    sheet = course.sheet(section)
+    assert "<p>要 12 年吗？</p>" in sheet
+    assert "存得多" not in sheet
+
+
+@pytest.mark.parametrize(("size", "beside"), [('width="4" height="9"', True), ("", False)])
+def test_a_tall_figure_stands_beside_the_mistakes(
+    section: course.Section, size: str, beside: bool
+) -> None:
+    section.exhibit = lambda label: f"<img {size}>"
+    sheet = BeautifulSoup(course.sheet(section), "html.parser")
+    assert bool(sheet.select(".beside > .figure")) == beside
+    assert len(sheet.select(".figure img")) == len(sheet.select(".number")) == 1
+    assert sheet.select("ol.long")
+
+
+@pytest.mark.parametrize("name", [n for n in course.NAMES if "problem" in DATA[n]["sheet"]])
+def test_the_problem_of_a_sheet_stands_alone_and_asks(name: str) -> None:
+    problem = DATA[name]["sheet"]["problem"]
+    assert problem.endswith("？")
+    assert "paragraphs" not in DATA[name]["sheet"]
+    assert not re.search(r"\[\d|[图表]\s?\d|下一节|上一节|预备知识", problem)
+
+
 def test_what_is_not_there_is_named(section: course.Section) -> None:
     with pytest.raises(course.CourseError, match="no 'fig-b'"):
         section.exhibit("fig-b")
