@@ -9,11 +9,22 @@ from pathlib import Path
 
 import pytest
 
-CHILD = """
+LIMITED = """
 import os
 from dsnotes.practice import bounded
 bounded.limit()
 open("child.pid", "w").write(str(os.getpid()))
+while True:
+    pass
+"""
+TOO_LATE = """
+import os, time
+from dsnotes.practice import bounded
+parent = os.getppid()
+open("child.pid", "w").write(str(os.getpid()))
+while os.getppid() == parent:
+    time.sleep(0.01)
+bounded.limit()
 while True:
     pass
 """
@@ -26,15 +37,16 @@ bounded.run([sys.executable, "-c", {child!r}], Path.cwd(), {{}}, 300)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps the number of a parent that is gone")
-def test_a_child_that_loops_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PARENT.format(child=CHILD)]
+@pytest.mark.parametrize("child", [LIMITED, TOO_LATE], ids=["before", "while it starts"])
+def test_a_child_that_loops_ends_with_a_parent_that_is_killed(child: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT.format(child=child)]
     parent = subprocess.Popen(command, cwd=tmp_path)
     written = tmp_path / "child.pid"
     _until(lambda: written.exists() and written.read_text() != "")
-    child = int(written.read_text())
+    started = int(written.read_text())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    _until(lambda: not _lives(child))
+    _until(lambda: not _lives(started))
 
 
 def _lives(process: int) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+STARTED_BY = "DSNOTES_STARTED_BY"  # in the environment: the process that waits for this one
 LARGEST_FILE = 50_000_000  # bytes that a process may write into one file, where a limit can be set
 
 
@@ -24,8 +25,9 @@ def run(
     """
     with open(folder / "printed.txt", "w+b") as printed:
         process = subprocess.Popen(
-            command, cwd=folder, env=os.environ | environment, stdin=subprocess.DEVNULL,
-            stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
+            command, cwd=folder, env=os.environ | environment | {STARTED_BY: str(os.getpid())},
+            stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.STDOUT,
+            start_new_session=True,
         )  # fmt: skip
         status = None
         try:
@@ -42,11 +44,13 @@ def limit() -> None:
 
     Nothing of both on Windows.
     """
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         import resource
     except ImportError:
         return
+    # the parent may be gone before this process has come so far: it is not asked who it is
+    parent = int(os.environ.pop(STARTED_BY, os.getppid()))
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     if most == resource.RLIM_INFINITY or most > LARGEST_FILE:
         resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, most))
@@ -55,7 +59,7 @@ def limit() -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
