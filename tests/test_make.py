@@ -171,7 +171,10 @@ def test_ctrl_c_is_for_the_program_that_runs() -> None:
         "import sys, time\ntry: print('up', flush=True); time.sleep(60)\n"
         "except KeyboardInterrupt: time.sleep(1); print('kept'); sys.exit(3)"
     )
-    code = f"import sys, make; make.run(sys.executable, '-c', {child!r})"
+    code = (  # a shell that started the tests in the background has interrupts ignored
+        "import signal, sys, make\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"make.run(sys.executable, '-c', {child!r})"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
         start_new_session=True,
