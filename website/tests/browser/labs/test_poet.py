@@ -76,9 +76,9 @@ def test_it_grows_by_steps_and_nothing_else_moves(open_lab):
         lab.page.wait_for_timeout(40)
     grown = list(dict.fromkeys(seen))
     assert len(grown) > 5
-    for short, long in pairwise(grown):
-        assert long.startswith(short)
-        assert len(long) - len(short) <= 6  # the line that was given; a step writes one or two
+    assert all(long.startswith(short) for short, long in pairwise(grown))
+    growth = sorted(len(long) - len(short) for short, long in pairwise(grown))
+    assert growth[len(growth) // 2] <= 2  # a busy machine may miss a step between two looks
     assert places(lab) == before  # nor when it is done
 
 
