@@ -164,7 +164,7 @@ def judge(text: str, *, form: str, rhyme: str, without: Collection[str] = ()) ->
     right = len(lines) == count and all(len(line) == length for line in lines)
     if len(lines) < 2 or ("form" in rules and not right):
         return Verdict(dict.fromkeys(rules, 0.0))
-    broken = _broken(tuple(lines), rhyme)
+    broken = [breach.rule for breach in _breaches(tuple(lines), rhyme)]
     places = _places(len(lines), len(lines[0]))
     return Verdict({r: 1 - broken.count(r) / max(places[r], broken.count(r), 1) for r in rules})
 
@@ -188,9 +188,7 @@ def regulated_reward(
     return [judge(t, form=f, rhyme=r, without=without).reward(weights) for t, f, r in rows]
 
 
-@lru_cache(maxsize=1 << 13)  # the terms of a reward ask for the same poems, one after the other
-def _broken(lines: tuple[str, ...], rhyme: str) -> tuple[str, ...]:
-    return tuple(breach.rule for breach in breaches(lines, rhyme))
+_breaches = lru_cache(maxsize=1 << 13)(breaches)  # terms of a reward ask for the same poems
 
 
 def _places(count: int, length: int) -> dict[str, int]:
@@ -248,9 +246,5 @@ def _starts(rows: Sequence[Sequence[str]]) -> str:
 
 def _is_guping(row: Sequence[str]) -> bool:
     """仄平仄仄平 at the end of a line: the tones have no other reading, but for the lone 平."""
-    return (
-        len(row) >= 5
-        and LEVEL in row[-4]
-        and LEVEL in row[-1]
-        and row[-5] == row[-3] == row[-2] == OBLIQUE
-    )
+    oblique = row[-5:-4] == row[-3:-2] == row[-2:-1] == [OBLIQUE]
+    return oblique and LEVEL in row[-4] and LEVEL in row[-1]
